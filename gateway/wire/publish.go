@@ -1,0 +1,105 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"flyscreen/gateway/fault"
+	"flyscreen/gateway/mqtt"
+)
+
+// Publish is a message that a client asks to publish, in a batch or on a
+// WebSocket. Exactly one of Payload, Text and Base64 is given.
+type Publish struct {
+	Topic   string          `json:"topic"`
+	Payload json.RawMessage `json:"payload"`
+	Text    *string         `json:"text"`
+	Base64  *string         `json:"base64"`
+	QoS     *int            `json:"qos"`
+	Retain  bool            `json:"retain"`
+}
+
+// Bytes is the payload to publish: the JSON of payload as it was sent, the text,
+// or the decoded base64.
+func (p *Publish) Bytes() ([]byte, error) {
+	given := 0
+	for _, is := range []bool{p.Payload != nil, p.Text != nil, p.Base64 != nil} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return nil, fault.New(fault.InvalidPayload, `exactly one of "payload", "text" and "base64" must be given`)
+	case p.Payload != nil:
+		return p.Payload, nil
+	case p.Text != nil:
+		return []byte(*p.Text), nil
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(*p.Base64)
+	if err != nil {
+		return nil, fault.New(fault.InvalidPayload, `"base64" is not standard base64 with padding`)
+	}
+	return b, nil
+}
+
+// Level is the QoS to publish with; 1 where the client says nothing.
+func (p *Publish) Level() (mqtt.QoS, error) {
+	if p.QoS == nil {
+		return 1, nil
+	}
+	return CheckQoS(*p.QoS)
+}
+
+// CheckQoS refuses what is not 0, 1 or 2.
+func CheckQoS(n int) (mqtt.QoS, error) {
+	if n < 0 || n > 2 {
+		return 0, fault.New(fault.BadRequest, `"qos" must be 0, 1 or 2`)
+	}
+	return mqtt.QoS(n), nil
+}
+
+// Delivery is the answer to a publish.
+type Delivery struct {
+	Topic    string        `json:"topic"`
+	QoS      mqtt.QoS      `json:"qos"`
+	Delivery mqtt.Delivery `json:"delivery"`
+}
+
+// Decode reads the one JSON value in data into v, strictly: UTF-8, no unknown
+// members, nothing behind it. The fault names what is wrong in the client's terms.
+func Decode(data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return fault.New(fault.InvalidPayload, "the JSON is not valid UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fault.New(fault.InvalidPayload, "%s", jsonComplaint(err))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fault.New(fault.InvalidPayload, "the JSON goes on behind its value")
+	}
+	return nil
+}
+
+func jsonComplaint(err error) string {
+	var kind *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &kind):
+		return "the JSON member " + strconv.Quote(kind.Field) + " has the wrong type"
+	case errors.As(err, &syntax), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the JSON does not parse"
+	}
+	if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+		return "the JSON member " + printable(name) + " is not known here"
+	}
+	return "the JSON does not fit"
+}
