@@ -1,0 +1,203 @@
+// Package hub fans messages from the broker out to streams. It holds who wants
+// which filter, keeps one upstream subscription for each distinct filter, and
+// takes snapshots of retained messages that join the live messages without a gap
+// or a double (snapshot.go has the algorithm and why it is right).
+//
+// It knows nothing of users and rights: filters come narrowed.
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Source is the live side of the broker, as the hub needs it.
+type Source interface {
+	// Subscribe asks for filters and returns a verdict for each (nil: granted),
+	// or an error for the whole call.
+	Subscribe(ctx context.Context, filters []mqtt.Filter, qos mqtt.QoS) ([]error, error)
+	Unsubscribe(ctx context.Context, filters []mqtt.Filter) error
+	// Barrier sends a marker to itself on the live connection. reached is called
+	// in order with Hub.Deliver when it comes back; then Barrier returns.
+	Barrier(ctx context.Context, reached func()) error
+}
+
+// Retainer reads retained messages without touching the live connection.
+type Retainer interface {
+	// Retained returns the retained messages for filter; complete is false when
+	// a bound cut them short.
+	Retained(ctx context.Context, filter mqtt.Filter) (messages []mqtt.Message, complete bool, err error)
+}
+
+// Subscriber is a stream as the hub sees it. Neither method may block. Both are
+// called by one goroutine at a time, in the broker's order.
+type Subscriber interface {
+	// Deliver hands over a live message. A message that several of the
+	// subscriber's filters match may be handed over once for each, in a row.
+	Deliver(f *Frame)
+	// Upstream tells that the live connection came or went. It is called before
+	// the first message of a new connection.
+	Upstream(up bool)
+}
+
+// Frame is a message with what all its receivers share: one encoding.
+type Frame struct {
+	Topic   mqtt.Topic
+	Payload []byte
+	// Seq numbers live messages in the order of delivery; 0 on snapshots.
+	Seq uint64
+	// Cursor is the message's position for clients; "" on snapshots.
+	Cursor string
+	// JSON is the message object on one line. Nobody may change it.
+	JSON []byte
+}
+
+// Options are what New needs.
+type Options struct {
+	Source   Source
+	Retainer Retainer
+	// SettleBefore and SettleAfter are the waits of a snapshot (snapshot.go).
+	// Zero means 20 ms and 10 ms.
+	SettleBefore, SettleAfter time.Duration
+	// Timeout bounds one question to the broker; zero means 5 s.
+	Timeout time.Duration
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer // may be nil
+}
+
+// Hub is the fan-out. Its methods are safe for concurrent use, except Deliver and
+// Link, which belong to the one goroutine that reads the live connection.
+type Hub struct {
+	source   Source
+	retainer Retainer
+	options  Options
+	log      *slog.Logger
+	metrics  *metrics
+	epoch    string        // distinguishes cursors of this process from any other's
+	seq      atomic.Uint64 // the last live message; written by Deliver only
+	matched  [][]Subscriber
+	wake     chan struct{} // something for Run to reconcile
+
+	snapshots snapshots
+
+	mu          sync.RWMutex // guards what follows; no other lock is taken under it
+	up          bool
+	connection  uint64 // counts connections, so that a late answer of an old one is known as such
+	subscribers map[Subscriber]map[mqtt.Filter]struct{}
+	interests   map[mqtt.Filter]*interest
+	tree        *node
+	held        map[mqtt.Filter]struct{} // subscriptions of the present connection
+	dirty       map[mqtt.Filter]struct{} // filters whose want and held may differ
+}
+
+// New makes a hub; Run starts it.
+func New(o Options) *Hub {
+	if o.SettleBefore == 0 {
+		o.SettleBefore = 20 * time.Millisecond
+	}
+	if o.SettleAfter == 0 {
+		o.SettleAfter = 10 * time.Millisecond
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	h := &Hub{
+		source:      o.Source,
+		retainer:    o.Retainer,
+		options:     o,
+		log:         o.Logger.With("room", "hub"),
+		epoch:       newEpoch(),
+		wake:        make(chan struct{}, 1),
+		subscribers: map[Subscriber]map[mqtt.Filter]struct{}{},
+		interests:   map[mqtt.Filter]*interest{},
+		tree:        &node{},
+		held:        map[mqtt.Filter]struct{}{},
+		dirty:       map[mqtt.Filter]struct{}{},
+	}
+	h.snapshots.rounds = map[mqtt.Filter]*round{}
+	h.snapshots.slots = make(chan struct{}, maxRounds)
+	h.metrics = newMetrics(o.Metrics, h)
+	return h
+}
+
+func newEpoch() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// Deliver fans one live message out. It never waits for a reader.
+func (h *Hub) Deliver(m mqtt.Message) {
+	h.mu.RLock()
+	h.matched = h.tree.match(m.Topic, h.matched[:0])
+	h.mu.RUnlock()
+	h.metrics.received.Inc()
+	if len(h.matched) == 0 {
+		return
+	}
+	seq := h.seq.Load() + 1
+	cursor := h.cursor(seq)
+	f := &Frame{Topic: m.Topic, Payload: m.Payload, Seq: seq, Cursor: cursor}
+	f.JSON = wire.AppendMessage(make([]byte, 0, len(m.Payload)+len(m.Topic)+160), m, cursor)
+	h.seq.Store(seq)
+	for i, subscribers := range h.matched {
+		for _, s := range subscribers {
+			s.Deliver(f)
+		}
+		h.matched[i] = nil
+	}
+}
+
+// Cursor is the position after the newest live message.
+func (h *Hub) Cursor() string { return h.cursor(h.seq.Load()) }
+
+func (h *Hub) cursor(seq uint64) string { return h.epoch + "-" + strconv.FormatUint(seq, 10) }
+
+// Link tells that the live connection came or went. It is called in order with
+// Deliver.
+func (h *Hub) Link(up bool) {
+	h.mu.Lock()
+	h.up = up
+	h.connection++
+	clear(h.held)
+	all := make([]Subscriber, 0, len(h.subscribers))
+	for s := range h.subscribers {
+		all = append(all, s)
+	}
+	for f, i := range h.interests {
+		i.forget()
+		h.dirty[f] = struct{}{}
+	}
+	h.mu.Unlock()
+	for _, s := range all {
+		s.Upstream(up)
+	}
+	if up {
+		h.poke()
+	}
+}
+
+// Up reports whether the live connection is there.
+func (h *Hub) Up() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.up
+}
+
+func (h *Hub) poke() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}

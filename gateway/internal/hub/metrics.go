@@ -1,0 +1,33 @@
+package hub
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	received  prometheus.Counter
+	snapshots prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, h *Hub) *metrics {
+	m := &metrics{
+		received: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flyscreen_hub_messages_total",
+			Help: "Live messages received from the broker.",
+		}),
+		snapshots: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flyscreen_hub_snapshots_total",
+			Help: "Snapshots of retained messages taken at the broker.",
+		}),
+	}
+	filters := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flyscreen_hub_filters",
+		Help: "Distinct filters wanted from the broker.",
+	}, func() float64 {
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return float64(len(h.interests))
+	})
+	if r != nil {
+		r.MustRegister(m.received, m.snapshots, filters)
+	}
+	return m
+}

@@ -1,0 +1,175 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"flyscreen/gateway/fault"
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+)
+
+// A stream that joins gets each matching retained message once, then the live
+// messages, and nothing is lost or doubled between the two. MQTT 3.1.1 does not
+// offer that on a shared connection: a live message on an existing subscription
+// always has retain 0, a second SUBSCRIBE makes the broker send the retained set
+// again in the midst of the live messages, and nothing marks its end. So the
+// retained set is read on a second connection Q while the live connection S goes
+// on undisturbed:
+//
+//  1. The stream is attached to the fan-out as pending: live messages that match
+//     are kept aside for it. S holds a subscription to the filter (SUBACK seen).
+//  2. Wait SettleBefore. All who ask for the same filter meanwhile share a round.
+//  3. On Q: SUBSCRIBE the filter at QoS 0, publish a barrier to Q's own topic,
+//     collect what comes with retain 1 until the barrier is back, UNSUBSCRIBE.
+//  4. Wait SettleAfter, then send a barrier through S and wait until it is back:
+//     Mark is the last live message before it.
+//  5. The stream drops a retained message if a live message up to Mark, kept aside
+//     for it, has the same topic and payload.
+//  6. It sends what remains, then the messages kept aside, and is live.
+//
+// Why it is right. Let v be the retained value of a topic when the broker handled
+// Q's SUBSCRIBE. Either v was published after S's subscription existed: then the
+// broker queued v for S before the barrier of step 4, v is among the messages
+// kept aside, and step 5 drops the retained copy: no double, no step back. Or v
+// was published before: then it is not among them, all of those are newer, and
+// sending v first is the right order. Every later value is kept aside or still to
+// come: no gap. If v only happens to equal a later payload, the stream gets that
+// payload once, as live. Events that are not retained, on a topic that has a
+// retained value too, are never dropped, because only retained copies are.
+// If the value is cleared meanwhile, the clear arrives live, as an empty payload,
+// behind v or without it: nothing comes back to life.
+//
+// The settle times are for brokers that are not one queue: SettleBefore for those
+// that store retained values behind the delivery, SettleAfter for those that serve
+// each publisher in a thread of its own. The barrier on S is QoS 1 because a QoS 0
+// one may overtake QoS 1 messages, the one on Q QoS 0 because all there is.
+//
+// Limits. A broker that sends retained messages later than a barrier that follows
+// the SUBSCRIBE can cut a snapshot short without notice. A snapshot beyond the
+// bounds of messages or bytes is told as incomplete. If S reconnects during a
+// join, the stream starts it again (package stream).
+
+// maxRounds is how many snapshots are taken at once; more wait.
+const maxRounds = 32
+
+// Snapshot is the retained state of one filter, shared by all who asked for it in
+// the same round.
+type Snapshot struct {
+	Frames   []*Frame
+	Complete bool
+	Mark     uint64 // Seq of the last live message before the barrier
+}
+
+type snapshots struct {
+	ctx   context.Context // of Run; nil before it
+	slots chan struct{}
+
+	mu     sync.Mutex // guards what follows; never held together with Hub.mu
+	wg     sync.WaitGroup
+	closed bool
+	rounds map[mqtt.Filter]*round // those that can still be joined
+}
+
+type round struct {
+	done     chan struct{}
+	snapshot *Snapshot
+	err      error
+}
+
+func (s *snapshots) start(ctx context.Context) {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+}
+
+func (s *snapshots) stop() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Snapshot reads the retained messages for filter. The caller must have been
+// subscribed to filter, with the broker's grant, before the call.
+func (h *Hub) Snapshot(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
+	r, err := h.joinRound(filter)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.done:
+		return r.snapshot, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (h *Hub) joinRound(filter mqtt.Filter) (*round, error) {
+	s := &h.snapshots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.ctx == nil {
+		return nil, fault.New(fault.Draining, "the gateway is not running")
+	}
+	if r := s.rounds[filter]; r != nil {
+		return r, nil
+	}
+	r := &round{done: make(chan struct{})}
+	s.rounds[filter] = r
+	s.wg.Go(func() {
+		defer close(r.done)
+		r.snapshot, r.err = h.take(s.ctx, filter)
+	})
+	return r, nil
+}
+
+// take does steps 2 to 4.
+func (h *Hub) take(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
+	err := pause(ctx, h.options.SettleBefore)
+	if err == nil {
+		select {
+		case h.snapshots.slots <- struct{}{}:
+			defer func() { <-h.snapshots.slots }()
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	h.snapshots.mu.Lock()
+	delete(h.snapshots.rounds, filter) // who comes now needs a later snapshot
+	h.snapshots.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	h.metrics.snapshots.Inc()
+
+	ctx, cancel := context.WithTimeout(ctx, 2*h.options.Timeout)
+	defer cancel()
+	messages, complete, err := h.retainer.Retained(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, h.options.SettleAfter); err != nil {
+		return nil, err
+	}
+	snapshot := &Snapshot{Frames: make([]*Frame, len(messages)), Complete: complete}
+	if err := h.source.Barrier(ctx, func() { snapshot.Mark = h.seq.Load() }); err != nil {
+		return nil, err
+	}
+	for i, m := range messages {
+		snapshot.Frames[i] = &Frame{Topic: m.Topic, Payload: m.Payload, JSON: wire.AppendMessage(nil, m, "")}
+	}
+	return snapshot, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,177 @@
+package stream
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+)
+
+// A join is the time between subscribing to filters and being live on them: live
+// messages that match are kept aside until the snapshot is there (package hub,
+// snapshot.go, steps 1, 5 and 6). A stream may have several joins at once; what
+// is kept aside is kept for all of them, and a message leaves when the last join
+// that it matches is complete, so its topic's order holds.
+type join struct {
+	filters   []mqtt.Filter // effective, narrowed
+	requested []string      // as the client wrote them; nil on HTTP streams
+	announced bool          // the client knows that the filters were granted
+	cancel    context.CancelFunc
+}
+
+// aside keeps live messages during joins, bounded like the queue.
+type aside struct {
+	frames  []*hub.Frame
+	bytes   int
+	dropped int // the oldest, because the bound was hit
+}
+
+func (a *aside) push(f *hub.Frame, maxFrames, maxBytes int) {
+	for len(a.frames) > 0 && (len(a.frames) >= maxFrames || a.bytes+len(f.JSON) > maxBytes) {
+		a.bytes -= len(a.frames[0].JSON)
+		a.frames[0] = nil
+		a.frames = a.frames[1:]
+		a.dropped++
+	}
+	a.frames = append(a.frames, f)
+	a.bytes += len(f.JSON)
+}
+
+// joining reports whether a join still waits for messages of t. Needs s.mu.
+func (s *Stream) joining(t mqtt.Topic) bool {
+	for _, j := range s.joins {
+		for _, f := range j.filters {
+			if f.Matches(t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// begin starts to keep messages for j aside. Needs s.mu.
+func (s *Stream) begin(j *join) { s.joins = append(s.joins, j) }
+
+// run takes j's snapshots in the background and completes it. Needs s.mu.
+func (s *Stream) run(j *join) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	j.cancel = cancel
+	filters := slices.Clone(j.filters)
+	s.wg.Go(func() {
+		defer cancel()
+		rounds, complete := s.snapshots(ctx, filters)
+		if ctx.Err() == nil { // otherwise the stream ended, or a reconnect starts the join again
+			s.complete(j, filters, rounds, complete)
+		}
+	})
+}
+
+// snapshots asks for all filters at once; a round that failed is nil.
+func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) (rounds []*hub.Snapshot, complete bool) {
+	rounds = make([]*hub.Snapshot, len(filters))
+	var wg sync.WaitGroup
+	for n, f := range filters {
+		wg.Go(func() {
+			err := s.hub.Await(ctx, f)
+			if err == nil {
+				rounds[n], err = s.hub.Snapshot(ctx, f)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("a snapshot was not to be had", "stream", s.id, "filter", f, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+	complete = !slices.ContainsFunc(rounds, func(r *hub.Snapshot) bool { return r == nil || !r.Complete })
+	return rounds, complete
+}
+
+// complete sends j's snapshot, then live, then what was kept aside, in one step.
+func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot, complete bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !complete && !s.hub.Up() {
+		return // the connection is lost; its return starts the join again
+	}
+	if !s.removeJoin(j) {
+		return
+	}
+	for n, f := range filters {
+		if s.effective[f] == 0 {
+			rounds[n] = nil // unsubscribed meanwhile
+		}
+	}
+	frames := s.fresh(rounds)
+	s.queue.pushBatch(frames)
+	s.queue.pushEvent(wire.NewEvent("live", wire.Live{Filters: j.requested, Snapshot: len(frames), Complete: complete}))
+	s.release()
+}
+
+func (s *Stream) removeJoin(j *join) bool {
+	i := slices.Index(s.joins, j)
+	if i >= 0 {
+		s.joins = slices.Delete(s.joins, i, i+1)
+	}
+	return i >= 0
+}
+
+// fresh merges rounds, each topic once, without the retained messages that stand
+// among those kept aside (step 5). Needs s.mu.
+func (s *Stream) fresh(rounds []*hub.Snapshot) []*hub.Frame {
+	live := map[mqtt.Topic][]*hub.Frame{}
+	for _, f := range s.aside.frames {
+		live[f.Topic] = append(live[f.Topic], f)
+	}
+	if len(rounds) == 1 && rounds[0] != nil && len(live) == 0 {
+		return rounds[0].Frames // the common case shares the round's slice
+	}
+	var frames []*hub.Frame
+	seen := map[mqtt.Topic]struct{}{}
+	for _, round := range rounds {
+		if round == nil {
+			continue
+		}
+		for _, f := range round.Frames {
+			if _, has := seen[f.Topic]; has || isAmong(live[f.Topic], f.Payload, round.Mark) {
+				continue
+			}
+			seen[f.Topic] = struct{}{}
+			frames = append(frames, f)
+		}
+	}
+	return frames
+}
+
+func isAmong(live []*hub.Frame, payload []byte, mark uint64) bool {
+	for _, f := range live {
+		if f.Seq <= mark && string(f.Payload) == string(payload) {
+			return true
+		}
+	}
+	return false
+}
+
+// release queues what no join waits for any more. Needs s.mu.
+func (s *Stream) release() {
+	if s.aside.dropped > 0 {
+		missed := s.aside.dropped
+		s.gap(&missed, wire.GapSlow)
+		s.metrics.dropped.Add(float64(s.aside.dropped))
+	}
+	kept := s.aside.frames
+	s.aside = aside{}
+	for _, f := range kept {
+		if s.joining(f.Topic) {
+			s.aside.push(f, s.limits.QueueMessages, s.limits.QueueBytes)
+		} else {
+			s.push(f)
+		}
+	}
+	s.signal()
+}

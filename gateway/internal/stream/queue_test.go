@@ -1,0 +1,135 @@
+package stream
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"testing"
+
+	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/wire"
+
+	"pgregory.net/rapid"
+)
+
+func frame(n int) *hub.Frame {
+	return &hub.Frame{Seq: uint64(n), Cursor: strconv.Itoa(n), JSON: fmt.Appendf(nil, `{"n":%d}`, n)}
+}
+
+// say spells items shortly: m7 a live message, s7 one of a snapshot, e:name an
+// event, gap:3 a gap.
+func say(items []Item) (all []string) {
+	for _, i := range items {
+		switch {
+		case i.Frame != nil && i.Frame.Seq == 0:
+			all = append(all, "s"+i.Frame.Cursor)
+		case i.Frame != nil:
+			all = append(all, "m"+i.Frame.Cursor)
+		case i.Event.Name == "gap":
+			var g wire.Gap
+			_ = json.Unmarshal(i.Event.Fields, &g)
+			all = append(all, "gap:"+strconv.Itoa(*g.Missed))
+		default:
+			all = append(all, "e:"+i.Event.Name)
+		}
+	}
+	return all
+}
+
+func expect(t *testing.T, q *queue, max int, want ...string) {
+	t.Helper()
+	got := say(q.take(nil, max))
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func event(name string) *wire.Event { return &wire.Event{Name: name, Fields: []byte("{}")} }
+
+func TestQueueKeepsOrder(t *testing.T) {
+	q := &queue{maxFrames: 10, maxBytes: 1000}
+	q.pushEvent(event("ready"))
+	q.pushBatch([]*hub.Frame{{Cursor: "1"}, {Cursor: "2"}})
+	q.pushEvent(event("live"))
+	q.pushFrame(frame(1))
+	q.pushEvent(event("upstream"))
+	q.pushFrame(frame(2))
+	expect(t, q, 2, "e:ready", "s1")
+	expect(t, q, 100, "s2", "e:live", "m1", "e:upstream", "m2")
+	expect(t, q, 100)
+	if q.ring != nil || q.controls != nil {
+		t.Error("an empty queue holds buffers")
+	}
+}
+
+func TestQueueTellsTheGapWhereItIs(t *testing.T) {
+	q := &queue{maxFrames: 3, maxBytes: 1000}
+	q.pushEvent(event("live"))
+	for n := 1; n <= 5; n++ {
+		q.pushFrame(frame(n))
+	}
+	q.pushEvent(event("upstream"))
+	q.pushFrame(frame(6))
+	expect(t, q, 100, "e:live", "gap:3", "m4", "m5", "e:upstream", "m6")
+}
+
+func TestQueueBoundsBytesButKeepsOne(t *testing.T) {
+	q := &queue{maxFrames: 100, maxBytes: 20} // two frames of 7 bytes
+	for n := 1; n <= 4; n++ {
+		q.pushFrame(frame(n))
+	}
+	expect(t, q, 100, "gap:2", "m3", "m4")
+	q.maxBytes = 1
+	q.pushFrame(frame(5))
+	q.pushFrame(frame(6))
+	expect(t, q, 100, "gap:1", "m6")
+}
+
+// Whatever is pushed and taken: messages come in order, and the gaps' counts are
+// exactly the messages that do not come, at their place.
+func TestQueueLosesNothingSilently(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		q := &queue{maxFrames: rapid.IntRange(1, 6).Draw(t, "frames"), maxBytes: rapid.IntRange(5, 60).Draw(t, "bytes")}
+		pushed, next, events, seenEvents := 0, 1, 0, 0
+		read := func(items []Item) {
+			for _, i := range items {
+				switch {
+				case i.Frame != nil && int(i.Frame.Seq) != next:
+					t.Fatalf("got message %d, expected %d", i.Frame.Seq, next)
+				case i.Frame != nil:
+					next++
+				case i.Event.Name == "gap":
+					var g wire.Gap
+					if err := json.Unmarshal(i.Event.Fields, &g); err != nil {
+						t.Fatal(err)
+					}
+					next += *g.Missed
+				default:
+					if i.Event.Name != strconv.Itoa(seenEvents) {
+						t.Fatalf("got event %s, expected %d", i.Event.Name, seenEvents)
+					}
+					seenEvents++
+				}
+			}
+		}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 4).Draw(t, "step") {
+			case 0:
+				q.pushEvent(event(strconv.Itoa(events)))
+				events++
+			case 1:
+				read(q.take(nil, rapid.IntRange(1, 8).Draw(t, "take")))
+			default:
+				pushed++
+				q.pushFrame(frame(pushed))
+			}
+			if int(q.tail-q.head) > q.maxFrames {
+				t.Fatalf("%d messages wait", q.tail-q.head)
+			}
+		}
+		read(q.take(nil, 1<<20))
+		if next != pushed+1 || seenEvents != events || q.bytes != 0 {
+			t.Fatalf("at message %d of %d, event %d of %d, %d bytes", next, pushed+1, seenEvents, events, q.bytes)
+		}
+	})
+}

@@ -1,0 +1,222 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+)
+
+// role is what a connection is for.
+type role string
+
+// The connections to the broker. They are apart so that a snapshot's flood
+// cannot delay live messages, and so that publishes share a connection with
+// nothing that could end it.
+const (
+	roleLive     role = "live"
+	rolePublish  role = "publish"
+	roleSnapshot role = "snapshot"
+)
+
+var roles = [...]role{roleLive, rolePublish, roleSnapshot}
+
+// settledAfter is how long a connection must have lasted for the next attempt
+// to start from the shortest backoff again.
+const settledAfter = 10 * time.Second
+
+// warnEvery spaces repeated warnings; those between are counted.
+const warnEvery = time.Minute
+
+// link keeps one connection of a role: it makes a session, waits for its end,
+// and makes the next.
+type link struct {
+	u      *Upstream
+	role   role
+	log    *slog.Logger
+	handle func(*session, paho.Message)
+	// prepare makes a fresh session fit for use; nil means that it is.
+	prepare func(context.Context, *session) error
+	// up and down are told of sessions, in turn; nil means nobody cares.
+	up, down func(*session)
+	// check, if not nil, may condemn a session; called every watch interval.
+	check func(*session) error
+
+	current atomic.Pointer[session] // nil while down
+
+	mu    sync.Mutex // guards the following
+	since time.Time  // of being down
+	cause error      // of being down; nil: not tried yet
+
+	warned time.Time // run's own
+	muted  int
+}
+
+// run keeps the connection up until ctx is done; a live session is then left as
+// it is for shut to end. background gets goroutines that outlive a session.
+func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
+	for attempt := 0; ; attempt++ {
+		s, err := l.connect(ctx, background)
+		if ctx.Err() != nil && err != nil {
+			return
+		}
+		if err == nil {
+			began := time.Now()
+			if l.serve(ctx, s); ctx.Err() != nil {
+				return
+			}
+			if time.Since(began) > settledAfter {
+				attempt, l.warned = 0, time.Time{}
+			}
+			err = s.conn.cause
+		}
+		wait := l.backoff(attempt, err)
+		l.failed(err, wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// backoff is the full-jitter wait before the next attempt: many gateways that
+// lost one broker must not come back in step. Credentials do not get better by
+// asking often.
+func (l *link) backoff(attempt int, err error) time.Duration {
+	var r refusal
+	if errors.As(err, &r) && r.credentials() {
+		return l.u.o.BackoffMax
+	}
+	ceiling := l.u.o.BackoffMax
+	if attempt < 30 {
+		ceiling = min(ceiling, l.u.o.BackoffMin<<attempt)
+	}
+	return rand.N(max(ceiling, 1)) //nolint:gosec // jitter, not a secret
+}
+
+func (l *link) connect(ctx context.Context, background *sync.WaitGroup) (*session, error) {
+	limited, cancel := context.WithTimeout(ctx, l.u.o.ConnectTimeout)
+	defer cancel()
+	s, err := l.u.open(limited, l.role, l.handle, background)
+	if err != nil {
+		return nil, err
+	}
+	if l.prepare != nil {
+		if err := l.prepare(limited, s); err != nil {
+			s.conn.end(err)
+			s.close(teardown)
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// teardown bounds the wait for the library to let go of an ended connection.
+const teardown = 2 * time.Second
+
+// serve makes s the current session until it ends or ctx is done.
+func (l *link) serve(ctx context.Context, s *session) {
+	l.u.metrics.connects.WithLabelValues(string(l.role)).Inc()
+	l.u.metrics.up.WithLabelValues(string(l.role)).Set(1)
+	l.log.Info("connected to the broker", "role", string(l.role), "url", l.u.endpoint.url, "unreported", l.muted)
+	l.muted = 0
+	if l.up != nil {
+		l.up(s)
+	}
+	l.current.Store(s)
+	if l.watch(ctx, s) {
+		return // stopping: shut ends it
+	}
+	l.u.metrics.losses.WithLabelValues(string(l.role)).Inc()
+	l.drop(s, s.conn.cause)
+}
+
+// drop takes s out of use and waits until the library has let go of it.
+func (l *link) drop(s *session, cause error) {
+	l.u.metrics.up.WithLabelValues(string(l.role)).Set(0)
+	l.mu.Lock()
+	l.since, l.cause = time.Now(), cause
+	l.mu.Unlock()
+	l.current.Store(nil)
+	if l.down != nil {
+		l.down(s)
+	}
+	s.dropMarkers()
+	s.close(teardown)
+}
+
+// shut ends the current session, if any. Only after run has returned.
+func (l *link) shut() {
+	if s := l.current.Load(); s != nil {
+		l.drop(s, errClosed)
+	}
+}
+
+// watch waits for the end of s and brings it about when the link is silent or
+// check says so. It reports whether ctx was done first.
+func (l *link) watch(ctx context.Context, s *session) (stopping bool) {
+	ticker := time.NewTicker(min(l.u.patience()/8, time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return true
+		case <-s.conn.ended:
+			return false
+		case <-ticker.C:
+		}
+		if silence := s.conn.silence(); silence > l.u.patience() {
+			s.conn.end(fmt.Errorf("nothing was heard from the broker for %s", silence.Round(100*time.Millisecond)))
+		} else if l.check != nil {
+			if err := l.check(s); err != nil {
+				s.conn.end(err)
+			}
+		}
+	}
+}
+
+// failed notes why the link is down and says it in the log, at most once a minute.
+func (l *link) failed(err error, wait time.Duration) {
+	l.mu.Lock()
+	if l.since.IsZero() {
+		l.since = time.Now()
+	}
+	l.cause = err
+	l.mu.Unlock()
+	if time.Since(l.warned) < warnEvery {
+		l.muted++
+		return
+	}
+	l.log.Warn("the broker connection is down", "role", string(l.role), "url", l.u.endpoint.url, "err", err, "retry_in", wait, "unreported", l.muted)
+	l.warned, l.muted = time.Now(), 0
+}
+
+// ready is nil when the connection is up and has been heard of lately.
+func (l *link) ready() error {
+	if s := l.current.Load(); s != nil {
+		select {
+		case <-s.conn.ended: // run is about to notice
+			return fmt.Errorf("the %s connection to %s was just lost: %w", l.role, l.u.endpoint.url, s.conn.cause)
+		default:
+		}
+		if silence := s.conn.silence(); silence > l.u.patience() {
+			return fmt.Errorf("the %s connection to %s has been silent for %s", l.role, l.u.endpoint.url, silence.Round(100*time.Millisecond))
+		}
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause == nil {
+		return fmt.Errorf("the %s connection to %s is not up yet", l.role, l.u.endpoint.url)
+	}
+	return fmt.Errorf("the %s connection to %s is down since %s: %w", l.role, l.u.endpoint.url, time.Since(l.since).Round(time.Second), l.cause)
+}
