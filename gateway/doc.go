@@ -1,0 +1,26 @@
+// Package gateway is START HERE: it builds every room once and holds them
+// together. Flyscreen stands between web apps and an MQTT broker.
+//
+// Rooms. Vocabulary, without I/O: mqtt (topics, filters, messages), fault (kinds
+// of failure), wire (every shape the outside sees). Doors, which face clients:
+// internal/api (requests and answers), internal/sse (SSE and NDJSON streams),
+// internal/ws (WebSocket). Engines, which do the work: internal/stream (what one
+// client is owed), internal/hub (fan-out and snapshots), internal/publish (what a
+// client may publish), internal/upstream (the broker side), internal/broker (the
+// embedded broker). Package auth says who a request is and what it may do; config
+// is read by this package and the command only.
+//
+// The three ways through:
+//
+//  1. POST → broker → answer. routes.go → auth.Request → api parses the topic →
+//     publish.Desk checks grant, size and rate → upstream.Publish waits for the
+//     broker's acknowledgement, the deadline or the connection's end → answer.
+//  2. Broker → clients. upstream calls hub.Deliver on the goroutine that reads the
+//     connection; it matches, encodes once, and pushes the same bytes onto each
+//     stream's queue, never waiting for a reader. A door takes a batch, sets the
+//     write deadline, writes, flushes once.
+//  3. Token → grants → subscription. auth gives a Principal; stream narrows each
+//     filter with its grants and subscribes at the hub, which keeps one upstream
+//     subscription for each distinct filter and takes the snapshot. One timer
+//     ends the stream at expiry.
+package gateway

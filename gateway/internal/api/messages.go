@@ -1,0 +1,127 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"flyscreen/auth"
+	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/publish"
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+
+	"github.com/labstack/echo/v4"
+)
+
+const (
+	// batchWorkers is how many topics of a batch are published at once.
+	batchWorkers = 16
+	// batchPatience is how long a message of a batch waits for the rate limit.
+	batchPatience = 10 * time.Second
+	// batchTimeout bounds a whole batch.
+	batchTimeout = 30 * time.Second
+)
+
+// result is the answer to one message of a batch.
+type result struct {
+	Delivery mqtt.Delivery `json:"delivery,omitempty"`
+	Problem  *wire.Problem `json:"problem,omitempty"`
+}
+
+// Batch publishes up to a limit of messages and answers for each. Messages of one
+// topic are published one after the other, in order.
+func (d *Door) Batch(c echo.Context, p auth.Principal) error {
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	if err := q.Unknown(); err != nil {
+		return err
+	}
+	if err := noHeaders(c.Request(), true); err != nil {
+		return err
+	}
+	messages, err := d.parseBatch(c)
+	if err != nil {
+		return err
+	}
+	if n := len(messages); n == 0 || n > d.options.BatchMessages {
+		return fault.New(fault.BadRequest, "a batch has 1 to %d messages, not %d", d.options.BatchMessages, n)
+	}
+	client := d.client(c, p)
+	client.Patience = batchPatience
+	ctx, cancel := context.WithTimeout(c.Request().Context(), batchTimeout)
+	defer cancel()
+	return answer(c, http.StatusOK, map[string][]result{"results": d.publishAll(ctx, client, messages)})
+}
+
+func (d *Door) parseBatch(c echo.Context) ([]wire.Publish, error) {
+	media := mediaType(c.Request())
+	if media != echo.MIMEApplicationJSON && media != "application/x-ndjson" {
+		return nil, fault.New(fault.UnsupportedMedia, "a batch is application/json or application/x-ndjson")
+	}
+	data, err := d.body(c, d.options.BatchBytes, fault.New(fault.TooLarge, "the batch has more than %d bytes", d.options.BatchBytes))
+	if err != nil {
+		return nil, err
+	}
+	if media == echo.MIMEApplicationJSON {
+		var batch struct {
+			Messages []wire.Publish `json:"messages"`
+		}
+		return batch.Messages, wire.Decode(data, &batch)
+	}
+	var messages []wire.Publish
+	for n, line := range bytes.Split(data, []byte("\n")) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var m wire.Publish
+		if err := wire.Decode(line, &m); err != nil {
+			return nil, fault.New(fault.InvalidPayload, "line %d: %s", n+1, fault.From(err).Detail)
+		}
+		messages = append(messages, m)
+	}
+	return messages, nil
+}
+
+// publishAll keeps the order of each topic and runs different topics side by side.
+func (d *Door) publishAll(ctx context.Context, client publish.Client, messages []wire.Publish) []result {
+	results := make([]result, len(messages))
+	queues := make(chan []int, len(messages))
+	byTopic := map[string][]int{}
+	var order []string
+	for i, m := range messages {
+		if byTopic[m.Topic] == nil {
+			order = append(order, m.Topic)
+		}
+		byTopic[m.Topic] = append(byTopic[m.Topic], i)
+	}
+	for _, topic := range order {
+		queues <- byTopic[topic]
+	}
+	close(queues)
+	var wg sync.WaitGroup
+	for range min(batchWorkers, len(order)) {
+		wg.Go(func() {
+			for queue := range queues {
+				for _, i := range queue {
+					results[i] = d.publishOne(ctx, client, &messages[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+func (d *Door) publishOne(ctx context.Context, client publish.Client, p *wire.Publish) result {
+	delivery, err := d.options.Publish.PublishWire(ctx, client, p)
+	if err != nil {
+		problem := wire.ProblemFrom(err)
+		return result{Problem: &problem}
+	}
+	return result{Delivery: delivery}
+}

@@ -1,0 +1,202 @@
+// Package publish is the one way from a client to the broker: it checks what a
+// principal may publish and how often, and lets nothing through that a broker is
+// known to close the shared connection for. The doors turn requests into messages
+// and its answers into theirs.
+package publish
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"flyscreen/auth"
+	"flyscreen/gateway/fault"
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+// Broker takes a message and says how far it is known to have come. Its errors
+// carry a code; without one of Delivery's values nothing may be promised.
+type Broker interface {
+	Publish(ctx context.Context, m mqtt.Message) (mqtt.Delivery, error)
+}
+
+// Options are what New needs.
+type Options struct {
+	Broker       Broker
+	Topics       mqtt.Limits
+	PayloadBytes int
+	// DollarTopics are prefixes that begin with "$" which may be published to;
+	// all other such topics are the broker's own.
+	DollarTopics []string
+	Rate         float64 // publishes a second and principal
+	Burst        int
+	Timeout      time.Duration         // until the broker's answer is given up
+	Metrics      prometheus.Registerer // may be nil
+}
+
+// Desk takes publishes. It is safe for concurrent use.
+type Desk struct {
+	options Options
+	refused prometheus.Counter
+
+	mu       sync.Mutex // guards what follows
+	limiters map[string]*limiter
+	swept    time.Time
+}
+
+type limiter struct {
+	*rate.Limiter
+	used time.Time
+}
+
+// New makes a desk.
+func New(o Options) *Desk {
+	d := &Desk{
+		options: o,
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flyscreen_publish_rate_limited_total",
+			Help: "Publishes refused because a principal published too fast.",
+		}),
+		limiters: map[string]*limiter{},
+	}
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(d.refused)
+	}
+	return d
+}
+
+// Topic checks the name of a topic to publish to.
+func (d *Desk) Topic(name string) (mqtt.Topic, error) {
+	t, err := mqtt.ParseTopic(name, d.options.Topics)
+	if err != nil {
+		return "", fault.New(fault.InvalidTopic, "the topic %v", err)
+	}
+	if t.IsDollar() && !d.dollarAllowed(name) {
+		return "", fault.New(fault.InvalidTopic, `the topic begins with "$", which is the broker's own part of the tree; `+
+			"upstream.dollar_topics lists the prefixes that may be published to")
+	}
+	return t, nil
+}
+
+func (d *Desk) dollarAllowed(name string) bool {
+	for _, prefix := range d.options.DollarTopics {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// MaxPayload is the size limit in bytes, for doors that read a body.
+func (d *Desk) MaxPayload() int { return d.options.PayloadBytes }
+
+// TooLarge is the fault of a payload beyond MaxPayload.
+func (d *Desk) TooLarge() error {
+	return fault.New(fault.TooLarge, "the payload has more than %d bytes", d.options.PayloadBytes)
+}
+
+// Client is who publishes.
+type Client struct {
+	Principal auth.Principal
+	Address   string // whose rate counts for anonymous clients
+	// Patience is how long to wait for the rate limit instead of refusing.
+	Patience time.Duration
+}
+
+// Publish checks m against the client's grants and the limits, hands it to the
+// broker and returns when the broker has answered or the deadline has passed; the
+// error then says that the outcome is not known.
+func (d *Desk) Publish(ctx context.Context, c Client, m mqtt.Message) (mqtt.Delivery, error) {
+	p := c.Principal
+	if !p.Ends.IsZero() && !time.Now().Before(p.Ends) {
+		return "", fault.New(fault.TokenExpired, "the token has expired")
+	}
+	if _, ok := p.Grants.MayPublish(m.Topic); !ok {
+		return "", fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
+	}
+	if len(m.Payload) > d.options.PayloadBytes {
+		return "", d.TooLarge()
+	}
+	if err := d.allow(ctx, c); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
+	defer cancel()
+	return d.options.Broker.Publish(ctx, m)
+}
+
+// PublishWire publishes p as a client sent it.
+func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt.Delivery, error) {
+	topic, err := d.Topic(p.Topic)
+	if err != nil {
+		return "", err
+	}
+	payload, err := p.Bytes()
+	if err != nil {
+		return "", err
+	}
+	qos, err := p.Level()
+	if err != nil {
+		return "", err
+	}
+	return d.Publish(ctx, c, mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain})
+}
+
+// allow takes one publish from the client's allowance, waiting for it if it comes
+// soon enough.
+func (d *Desk) allow(ctx context.Context, c Client) error {
+	key := "sub:" + c.Principal.Subject
+	if c.Principal.Anonymous {
+		key = "addr:" + c.Address
+	}
+	now := time.Now()
+	r := d.limiter(key, now).ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait > c.Patience {
+		r.CancelAt(now)
+		return d.tooFast(wait)
+	}
+	if wait == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		r.Cancel()
+		return d.tooFast(wait).Because(ctx.Err())
+	}
+}
+
+func (d *Desk) tooFast(wait time.Duration) *fault.Error {
+	d.refused.Inc()
+	return fault.New(fault.RateLimited, "more than %g publishes a second", d.options.Rate).Retry(wait)
+}
+
+// idle is how long an unused limiter is kept; its bucket is full by then.
+const idle = 10 * time.Minute
+
+func (d *Desk) limiter(key string, now time.Time) *limiter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(d.swept) > idle {
+		d.swept = now
+		for k, l := range d.limiters {
+			if now.Sub(l.used) > idle {
+				delete(d.limiters, k)
+			}
+		}
+	}
+	l := d.limiters[key]
+	if l == nil {
+		l = &limiter{Limiter: rate.NewLimiter(rate.Limit(d.options.Rate), d.options.Burst)}
+		d.limiters[key] = l
+	}
+	l.used = now
+	return l
+}

@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"flyscreen"
+	"flyscreen/auth"
+	"flyscreen/gateway/fault"
+	"flyscreen/web"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// router is every route and its middleware on one screen.
+func (g *Gateway) router() *echo.Echo {
+	e := g.newEcho()
+	e.Use(g.origins.middleware)
+
+	e.POST("/v1/topics/*", g.as(g.api.Post))
+	e.PUT("/v1/topics/*", g.as(g.api.Put))
+	e.DELETE("/v1/topics/*", g.as(g.api.Delete))
+	e.GET("/v1/topics/*", g.as(g.api.Get))
+	e.HEAD("/v1/topics/*", g.as(g.api.Get))
+	e.GET("/v1/topics", g.as(g.api.List))
+	e.POST("/v1/messages", g.as(g.api.Batch))
+	e.POST("/v1/authz/explain", g.as(g.api.Explain))
+
+	e.GET("/v1/stream", g.as(func(c echo.Context, p auth.Principal) error {
+		return g.sse.Serve(c.Response(), c.Request(), p)
+	}))
+	e.GET("/v1/ws", func(c echo.Context) error { return g.ws.Serve(c.Response(), c.Request()) })
+
+	e.GET("/livez", g.api.Live)
+	e.GET("/readyz", g.api.Ready)
+	e.GET("/openapi.yaml", openAPI)
+	page := echo.WrapHandler(web.Handler())
+	for _, path := range web.Paths() {
+		e.GET(path, page)
+		e.HEAD(path, page)
+	}
+	if g.config.HTTP.AdminListen == "" {
+		e.GET("/metrics", g.metricsPage(), loopbackOnly)
+	}
+	return e
+}
+
+// adminRouter is what the admin listener serves.
+func (g *Gateway) adminRouter() *echo.Echo {
+	e := g.newEcho()
+	e.GET("/livez", g.api.Live)
+	e.GET("/readyz", g.api.Ready)
+	e.GET("/metrics", g.metricsPage())
+	return e
+}
+
+func (g *Gateway) newEcho() *echo.Echo {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = g.answerError
+	e.IPExtractor = g.proxies.address
+	e.Use(g.observe, g.recoverPanic, g.limitBody)
+	return e
+}
+
+// as makes a handler of one that needs to know who asks.
+func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		p, err := g.auth.Request(c.Request())
+		if err != nil {
+			return err
+		}
+		return serve(c, p)
+	}
+}
+
+func openAPI(c echo.Context) error {
+	c.Response().Header().Set("Cache-Control", "no-cache")
+	return c.Blob(http.StatusOK, "application/yaml", flyscreen.OpenAPI)
+}
+
+func (g *Gateway) metricsPage() echo.HandlerFunc {
+	return echo.WrapHandler(promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{}))
+}
+
+// limitBody bounds the time for the whole body. It cannot be left to the handlers
+// that read one: net/http waits for an unread body before it writes an answer, so
+// a refused request could be held open without end.
+func (g *Gateway) limitBody(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if c.Request().ContentLength == 0 {
+			return next(c)
+		}
+		deadline := time.Now().Add(g.config.Limits.BodyTimeout)
+		if err := http.NewResponseController(c.Response()).SetReadDeadline(deadline); err != nil {
+			return err
+		}
+		return next(c)
+	}
+}
+
+// loopbackOnly looks at the peer itself: a header cannot make it local.
+func loopbackOnly(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if ip := peer(c.Request()); !ip.IsLoopback() || forwarded(c.Request()) {
+			return fault.New(fault.NotFound, "there is nothing at this path")
+		}
+		return next(c)
+	}
+}
+
+// recoverPanic turns a panic into an answer; the process goes on.
+func (g *Gateway) recoverPanic(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if e, is := v.(error); is && errors.Is(e, http.ErrAbortHandler) {
+				panic(v)
+			}
+			err = g.panicked(v)
+		}()
+		return next(c)
+	}
+}
