@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -131,7 +132,7 @@ func authOptions(cfg *config.Config, devKey []byte, reg prometheus.Registerer) a
 // because only then is its address known.
 func (g *Gateway) build() error {
 	cfg, limits, log := g.config, g.config.Limits, g.options.Logger
-	clientTLS, err := upstreamTLS(cfg.Upstream.TLS)
+	clientTLS, err := cfg.Upstream.TLS.Config()
 	if err != nil {
 		return err
 	}
@@ -259,7 +260,7 @@ func (g *Gateway) listen(ctx context.Context, address string, handler http.Handl
 	if err != nil {
 		return listener{}, err
 	}
-	l := listener{url: "http://" + socket.Addr().String()}
+	l := listener{url: "http://" + reachable(socket.Addr())}
 	l.server = &http.Server{
 		Handler:           handler,
 		TLSConfig:         tlsConfig,
@@ -271,7 +272,7 @@ func (g *Gateway) listen(ctx context.Context, address string, handler http.Handl
 	}
 	serve := func() error { return l.server.Serve(socket) }
 	if tlsConfig != nil {
-		l.url = "https://" + socket.Addr().String()
+		l.url = "https://" + reachable(socket.Addr())
 		serve = func() error { return l.server.ServeTLS(socket, "", "") }
 	}
 	var served sync.WaitGroup
@@ -288,4 +289,14 @@ func (g *Gateway) listen(ctx context.Context, address string, handler http.Handl
 		return nil
 	})
 	return l, nil
+}
+
+// reachable is an address at which this machine finds a listener that may listen
+// on all.
+func reachable(addr net.Addr) string {
+	tcp, is := addr.(*net.TCPAddr)
+	if !is || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp.Port))
 }

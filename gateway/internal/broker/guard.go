@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -23,19 +24,31 @@ import (
 // other here. Neither side waits for a client's socket while it holds the lock:
 // the change is made between two hooks with nothing between them, and the read
 // begins after the SUBACK is written and only fills the client's queue.
+//
+// And mochi keeps a retained message before it passes it on, in a goroutine of
+// each publisher, so a subscriber could learn of a value long before another one
+// that is subscribed already: the snapshots of the gateway would come out of
+// order. So a reader waits until what it will find has been passed on, which is a
+// matter of microseconds unless a publisher does not read its acknowledgement.
 type guard struct {
 	mochi.HookBase
 
 	retained sync.RWMutex                 // over mochi's tree of retained messages
 	changing atomic.Pointer[mochi.Client] // who holds it for writing
 
-	mu    sync.Mutex // guards what follows
-	conns map[net.Conn]*state
+	mu      sync.Mutex // guards what follows
+	conns   map[net.Conn]*state
+	passing map[*mochi.Client]struct{} // kept a message and are passing it on
+	passed  chan struct{}              // closed while passing is empty
 }
+
+// patience bounds the wait for messages being passed on.
+const patience = time.Second
 
 // state is what guard knows of a connection. Only the goroutine that reads its
 // packets uses it.
 type state struct {
+	client    *mochi.Client
 	ids       map[uint16]uint16 // mochi's identifier → the client's own
 	subscribe uint16            // the client's own, of the SUBSCRIBE being answered
 	reading   bool              // holds retained for reading
@@ -45,7 +58,11 @@ type state struct {
 // bears it.
 const noID = 0
 
-func newGuard() *guard { return &guard{conns: map[net.Conn]*state{}} }
+func newGuard() *guard {
+	g := &guard{conns: map[net.Conn]*state{}, passing: map[*mochi.Client]struct{}{}, passed: make(chan struct{})}
+	close(g.passed)
+	return g
+}
 
 // ID implements mochi.Hook.
 func (*guard) ID() string { return "guard" }
@@ -54,7 +71,7 @@ func (*guard) ID() string { return "guard" }
 func (*guard) Provides(b byte) bool {
 	switch b {
 	case mochi.OnPacketRead, mochi.OnSubscribe, mochi.OnPacketEncode, mochi.OnPacketSent, mochi.OnPacketProcessed,
-		mochi.OnPublish, mochi.OnWill, mochi.OnRetainMessage:
+		mochi.OnPublish, mochi.OnWill, mochi.OnRetainMessage, mochi.OnWillSent:
 		return true
 	}
 	return false
@@ -65,7 +82,7 @@ func (g *guard) state(cl *mochi.Client) *state {
 	defer g.mu.Unlock()
 	s := g.conns[cl.Net.Conn]
 	if s == nil {
-		s = &state{ids: map[uint16]uint16{}}
+		s = &state{client: cl, ids: map[uint16]uint16{}}
 		g.conns[cl.Net.Conn] = s
 	}
 	return s
@@ -82,6 +99,9 @@ func (g *guard) end(c net.Conn) {
 	}
 	if cl := g.changing.Load(); cl != nil && cl.Net.Conn == c {
 		g.endChange(cl)
+	}
+	if s != nil {
+		g.endPassing(s.client)
 	}
 }
 
@@ -173,16 +193,41 @@ func (g *guard) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Pack
 // OnPacketSent begins the reading of retained messages: the SUBACK is written, and
 // mochi comes to them next.
 func (g *guard) OnPacketSent(cl *mochi.Client, pk packets.Packet, _ []byte) {
-	if pk.FixedHeader.Type == packets.Suback {
-		g.retained.RLock()
-		g.state(cl).reading = true
+	if pk.FixedHeader.Type != packets.Suback {
+		return
+	}
+	g.retained.RLock()
+	g.state(cl).reading = true
+	g.mu.Lock()
+	passed := g.passed
+	g.mu.Unlock()
+	select {
+	case <-passed: // no other message can be kept meanwhile: that needs the lock
+	case <-time.After(patience):
 	}
 }
 
-// OnPacketProcessed ends it.
+// OnPacketProcessed ends it, or the passing on of a message.
 func (g *guard) OnPacketProcessed(cl *mochi.Client, pk packets.Packet, _ error) {
-	if pk.FixedHeader.Type == packets.Subscribe {
+	switch pk.FixedHeader.Type {
+	case packets.Subscribe:
 		g.endReading(g.state(cl))
+	case packets.Publish:
+		g.endPassing(cl)
+	}
+}
+
+// OnWillSent does the latter for a will.
+func (g *guard) OnWillSent(cl *mochi.Client, _ packets.Packet) { g.endPassing(cl) }
+
+func (g *guard) endPassing(cl *mochi.Client) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, is := g.passing[cl]; is {
+		delete(g.passing, cl)
+		if len(g.passing) == 0 {
+			close(g.passed)
+		}
 	}
 }
 
@@ -207,11 +252,18 @@ func (g *guard) change(cl *mochi.Client) {
 	g.changing.Store(cl)
 }
 
-// OnRetainMessage ends the change.
+// OnRetainMessage ends the change: the message is kept, and passed on next.
 func (g *guard) OnRetainMessage(cl *mochi.Client, _ packets.Packet, _ int64) { g.endChange(cl) }
 
 func (g *guard) endChange(cl *mochi.Client) {
-	if g.changing.CompareAndSwap(cl, nil) {
-		g.retained.Unlock()
+	if !g.changing.CompareAndSwap(cl, nil) {
+		return
 	}
+	g.mu.Lock()
+	if len(g.passing) == 0 {
+		g.passed = make(chan struct{})
+	}
+	g.passing[cl] = struct{}{}
+	g.mu.Unlock()
+	g.retained.Unlock()
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -264,7 +265,7 @@ func (h *Hub) redo(ctx context.Context, connection uint64, filters []mqtt.Filter
 		}
 	}
 	h.mu.Unlock()
-	if !same {
+	if !same || errors.Is(ctx.Err(), context.Canceled) { // the connection, or the hub, is at its end
 		return
 	}
 	h.log.Warn("the broker did not answer a subscription change", "filters", len(filters), "err", err)

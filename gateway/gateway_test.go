@@ -1,0 +1,124 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"flyscreen/auth"
+	"flyscreen/gateway"
+	"flyscreen/gateway/config"
+	"flyscreen/gateway/gatewaytest"
+	"flyscreen/gateway/gatewaytest/mosquitto"
+)
+
+func TestReadyzFollowsTheBroker(t *testing.T) {
+	broker := mosquitto.Start(t)
+	g := gatewaytest.Start(t, "upstream.url="+broker.URL())
+	status := func(path string) int {
+		answer, _ := g.Do(t, "", http.MethodGet, path, "")
+		return answer.StatusCode
+	}
+	if s := status("/readyz"); s != http.StatusOK {
+		t.Errorf("readyz with the broker: %d", s)
+	}
+	broker.Kill()
+	gatewaytest.Eventually(t, "readyz is red", func() bool { return status("/readyz") == http.StatusServiceUnavailable })
+	if s := status("/livez"); s != http.StatusOK {
+		t.Errorf("livez without the broker: %d", s)
+	}
+	answer, body := g.Do(t, gatewaytest.All(t), http.MethodPost, "/v1/topics/a", "x")
+	if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
+		t.Errorf("a publish without the broker: %d %s", answer.StatusCode, body)
+	}
+	broker.Start()
+	gatewaytest.Eventually(t, "readyz is green", func() bool { return status("/readyz") == http.StatusOK })
+	if answer, body := g.Do(t, gatewaytest.All(t), http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusOK {
+		t.Errorf("a publish with the broker back: %d %s", answer.StatusCode, body)
+	}
+}
+
+// What the gateway logs holds no token, wherever the client put it.
+func TestTokensAreNotLogged(t *testing.T) {
+	g := gatewaytest.Start(t, "auth.allow_token_in_query=true")
+	token := gatewaytest.All(t)
+	for _, path := range []string{
+		"/v1/topics/a?access_token=" + token,
+		"/v1/topics/a?token=" + token,
+		"/v1/ws?access_token=" + token,
+	} {
+		g.Do(t, "", http.MethodGet, path, "")
+	}
+	g.Do(t, token, http.MethodGet, "/v1/topics/a", "", "Cookie: token="+token)
+	if log := g.Log.String(); !strings.Contains(log, "/v1/topics/a") || strings.Contains(log, token[:40]) {
+		t.Errorf("the log lacks the requests, or holds the token:\n%s", log)
+	}
+}
+
+func TestStopTellsStreamsAndLeavesNothing(t *testing.T) {
+	g := gatewaytest.Start(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.URL()+"/v1/stream?filter=%23", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+gatewaytest.All(t))
+	r.Header.Set("Accept", "application/x-ndjson")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), gatewaytest.Patience)
+	defer cancel()
+	if err := g.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	var last struct {
+		Type      string
+		Code      int
+		Reconnect bool
+	}
+	for d := json.NewDecoder(answer.Body); d.More(); {
+		if err := d.Decode(&last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last.Type != "end" || last.Code != 1012 || !last.Reconnect {
+		t.Errorf("the last line: %+v", last)
+	}
+}
+
+func TestStartFailsWhereItCannotListen(t *testing.T) {
+	first := gatewaytest.Start(t)
+	cfg, err := config.Load(config.Sources{Flags: map[string]string{
+		"http.listen": strings.TrimPrefix(first.URL(), "http://"), "broker.listen": "127.0.0.1:0", "data_dir": t.TempDir(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(cfg, gateway.Options{Logger: slog.New(slog.DiscardHandler), DevKey: gatewaytest.Secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), gatewaytest.Patience)
+	defer cancel()
+	if err := g.Start(ctx); err == nil || !strings.Contains(err.Error(), "http.listen") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestExpiredTokenPublishesNothing(t *testing.T) {
+	g := gatewaytest.Start(t, "limits.leeway=1s")
+	old := gatewaytest.Token(t, auth.Claims{All: []string{"#"}, TTL: time.Minute, Now: time.Now().Add(-time.Hour)})
+	answer, body := g.Do(t, old, http.MethodPost, "/v1/topics/a", "x")
+	if answer.StatusCode != http.StatusUnauthorized || !strings.Contains(body, `"token-expired"`) {
+		t.Errorf("%d %s", answer.StatusCode, body)
+	}
+}

@@ -1,0 +1,486 @@
+package stream_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"flyscreen/auth"
+	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/internal/stream"
+	"flyscreen/gateway/mqtt"
+	"flyscreen/gateway/wire"
+)
+
+// fakeBroker answers the hub as a test wants, in a bubble of test time: a real
+// broker cannot be stopped between two packets.
+type fakeBroker struct {
+	mu       sync.Mutex // guards what follows
+	retained []mqtt.Message
+	refuse   map[mqtt.Filter]bool
+	during   func() // called while a snapshot is collected
+	after    func() // called behind the barrier
+	down     bool   // snapshots fail
+}
+
+func (b *fakeBroker) Subscribe(_ context.Context, filters []mqtt.Filter, _ mqtt.QoS) ([]error, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	errs := make([]error, len(filters))
+	for i, f := range filters {
+		if b.refuse[f] {
+			errs[i] = fault.New(fault.NotAuthorized, "refused")
+		}
+	}
+	return errs, nil
+}
+
+func (b *fakeBroker) Unsubscribe(context.Context, []mqtt.Filter) error { return nil }
+
+func (b *fakeBroker) Barrier(_ context.Context, reached func()) error {
+	reached()
+	b.mu.Lock()
+	after := b.after
+	b.mu.Unlock()
+	if after != nil {
+		after()
+	}
+	return nil
+}
+
+func (b *fakeBroker) Retained(_ context.Context, f mqtt.Filter) (all []mqtt.Message, complete bool, err error) {
+	b.mu.Lock()
+	for _, m := range b.retained {
+		if f.Matches(m.Topic) {
+			all = append(all, m)
+		}
+	}
+	during, down := b.during, b.down
+	b.mu.Unlock()
+	if during != nil {
+		during()
+	}
+	if down {
+		return nil, false, fault.New(fault.UpstreamUnavailable, "down")
+	}
+	return all, true, nil
+}
+
+func (b *fakeBroker) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// bench is a hub with streams in front of a fake broker.
+type bench struct {
+	t       *testing.T
+	broker  *fakeBroker
+	hub     *hub.Hub
+	streams *stream.Registry
+}
+
+var small = stream.Limits{QueueMessages: 3, QueueBytes: 1 << 20, Filters: 3, PerSubject: 2, PerAddress: 3, Total: 4}
+
+// inBubble runs test with a bench whose time is the bubble's.
+func inBubble(t *testing.T, test func(b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, broker: &fakeBroker{refuse: map[mqtt.Filter]bool{}}}
+		log := slog.New(slog.DiscardHandler)
+		b.hub = hub.New(hub.Options{Source: b.broker, Retainer: b.broker, Logger: log})
+		b.streams = stream.NewRegistry(b.hub, small, log, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = b.hub.Run(ctx) })
+		defer wg.Wait()
+		defer cancel()
+		b.hub.Link(true)
+		synctest.Wait()
+		test(b)
+	})
+}
+
+func reader(grants ...mqtt.Filter) auth.Principal {
+	return auth.Principal{Subject: "reader", Grants: auth.Grants{Sub: grants}}
+}
+
+func (b *bench) open(p auth.Principal) *stream.Stream {
+	b.t.Helper()
+	s, err := b.streams.Open("192.0.2.1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := s.Authenticate(p); err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+func (b *bench) publish(topic, payload string) {
+	b.hub.Deliver(mqtt.Message{Topic: mqtt.Topic(topic), Payload: []byte(payload), QoS: 1})
+}
+
+// retain makes topic's retained value payload, as the broker would: the message
+// is delivered live too.
+func (b *bench) retain(topic, payload string) {
+	b.broker.set(func() {
+		b.broker.retained = append(b.broker.retained, mqtt.Message{Topic: mqtt.Topic(topic), Payload: []byte(payload), Retain: true})
+	})
+}
+
+func (b *bench) subscribe(s *stream.Stream, names ...string) []stream.Result {
+	var requests []stream.Request
+	for _, n := range names {
+		requests = append(requests, stream.Request{Filter: mqtt.Filter(n), QoS: 1, Snapshot: true})
+	}
+	return s.Subscribe(b.t.Context(), requests, false, func([]stream.Result) []*wire.Event {
+		return []*wire.Event{wire.NewEvent("answer", struct{}{})}
+	})
+}
+
+// say spells what waits: topic=payload (with ! when retained), or an event's name
+// with its fields.
+func say(t *testing.T, items []stream.Item) string {
+	t.Helper()
+	var all []string
+	for _, i := range items {
+		if i.Event != nil {
+			all = append(all, i.Event.Name+string(i.Event.Fields))
+			continue
+		}
+		var m struct {
+			Topic   string
+			Payload json.RawMessage
+			Retain  bool
+		}
+		if err := json.Unmarshal(i.Frame.JSON, &m); err != nil {
+			t.Fatal(err)
+		}
+		mark := ""
+		if m.Retain {
+			mark = "!"
+		}
+		all = append(all, fmt.Sprintf("%s=%s%s", m.Topic, m.Payload, mark))
+	}
+	return strings.Join(all, " ")
+}
+
+// expect settles the bubble and compares what waits.
+func (b *bench) expect(s *stream.Stream, want string) {
+	b.t.Helper()
+	time.Sleep(time.Second) // of the bubble: longer than a join
+	synctest.Wait()
+	if got := say(b.t, s.Take(nil, 1000)); got != want {
+		b.t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestSnapshotThenLive(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		b.retain("b/1", "1")
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.publish("a/1", "2")
+		b.expect(s, `answer{} a/1=1! live{"snapshot":1,"complete":true} a/1=2`)
+		b.publish("a/1", "3")
+		b.publish("b/1", "3")
+		b.expect(s, `a/1=3`)
+	})
+}
+
+// A value that is published while the stream joins comes once, as live, although
+// it is in the snapshot too.
+func TestNoDoubleBetweenSnapshotAndLive(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		b.broker.set(func() { b.broker.during = func() { b.publish("a/1", "1"); b.publish("a/2", "7") } })
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true} a/1=1 a/2=7`)
+	})
+}
+
+// Behind the barrier a payload like the retained one is news: the retained one
+// comes all the same, first.
+func TestSamePayloadBehindTheBarrierIsAnotherMessage(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		b.broker.set(func() { b.broker.after = func() { b.publish("a/1", "2"); b.publish("a/1", "1") } })
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} a/1=1! live{"snapshot":1,"complete":true} a/1=2 a/1=1`)
+	})
+}
+
+// An event that is not retained does not hide the retained value of its topic.
+func TestEventDoesNotHideTheRetainedValue(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		b.broker.set(func() { b.broker.during = func() { b.publish("a/1", "99") } })
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} a/1=1! live{"snapshot":1,"complete":true} a/1=99`)
+	})
+}
+
+func TestOverlappingFiltersDeliverOnce(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#", "+/1", "a/1")
+		b.expect(s, `answer{} a/1=1! live{"snapshot":1,"complete":true}`)
+		b.publish("a/1", "2")
+		b.expect(s, `a/1=2`)
+	})
+}
+
+// A message that a running join keeps aside keeps its place in its topic's order,
+// also when an older subscription matches it.
+func TestJoinDoesNotReorderATopic(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} a/1=1! live{"snapshot":1,"complete":true}`)
+		b.broker.set(func() { b.broker.during = func() { b.publish("a/1", "2"); b.publish("a/2", "9") } })
+		b.subscribe(s, "+/1")
+		b.expect(s, `answer{} a/2=9 a/1=1! live{"snapshot":1,"complete":true} a/1=2`)
+	})
+}
+
+func TestReconnectTellsTheGapAndHeals(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
+		b.hub.Link(false)
+		b.expect(s, `upstream{"connected":false}`)
+		b.retain("a/1", "5") // while nobody listened
+		b.hub.Link(true)
+		b.publish("a/1", "6")
+		b.expect(s, `upstream{"connected":true} gap{"missed":null,"reason":"upstream"} a/1=5! live{"snapshot":1,"complete":true} a/1=6`)
+	})
+}
+
+func TestReconnectDuringAJoin(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.retain("a/1", "1")
+		once := sync.OnceFunc(func() { b.publish("a/1", "2"); b.hub.Link(false); b.hub.Link(true) })
+		b.broker.set(func() { b.broker.during = once })
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} upstream{"connected":false} a/1=2 upstream{"connected":true} gap{"missed":null,"reason":"upstream"} `+
+			`a/1=1! live{"snapshot":1,"complete":true}`)
+	})
+}
+
+func TestFilterRefusedAfterAReconnectEndsTheStream(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
+		b.hub.Link(false)
+		b.broker.set(func() { b.broker.refuse["a/#"] = true })
+		b.hub.Link(true)
+		time.Sleep(time.Second)
+		if got := say(b.t, s.Take(nil, 100)); !strings.Contains(got, `end{"code":4403,"reason":"the broker no longer grants a/#","reconnect":false`) {
+			t.Error(got)
+		}
+	})
+}
+
+func TestSnapshotThatFailsIsToldAsIncomplete(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.broker.set(func() { b.broker.down = true })
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#")
+		b.publish("a/1", "1")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":false} a/1=1`)
+	})
+}
+
+func TestNarrowing(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("pets/1/#", "pets/2/status"))
+		defer s.Close()
+		results := b.subscribe(s, "pets/+/status", "chat/#")
+		if fmt.Sprint(results[0].Granted) != "[pets/1/status pets/2/status]" || !fault.Is(results[1].Err, fault.NotAuthorized) {
+			t.Errorf("%+v", results)
+		}
+		for n := range 3 {
+			b.publish(fmt.Sprintf("pets/%d/status", n), "1")
+		}
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true} pets/1/status=1 pets/2/status=1`)
+	})
+}
+
+func TestStrictWantsOneGrantForAll(t *testing.T) {
+	p := reader("pets/1/#")
+	if _, err := stream.Narrow(p, "pets/#", true); !fault.Is(err, fault.NotAuthorized) {
+		t.Errorf("pets/#: %v", err)
+	}
+	if granted, err := stream.Narrow(p, "pets/1/+", true); err != nil || len(granted) != 1 {
+		t.Errorf("pets/1/+: %v, %v", granted, err)
+	}
+}
+
+func TestUnsubscribeEndsDelivery(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.subscribe(s, "a/#", "a/1")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
+		s.Unsubscribe([]mqtt.Filter{"a/#", "never/asked"})
+		b.publish("a/1", "1")
+		b.publish("a/2", "1")
+		b.expect(s, `a/1=1`)
+	})
+}
+
+func TestFiltersOfOneStreamAreBounded(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		results := b.subscribe(s, "a", "b", "c", "d")
+		if results[2].Err != nil || !fault.Is(results[3].Err, fault.BadRequest) {
+			t.Errorf("%+v", results)
+		}
+		if again := b.subscribe(s, "a"); again[0].Err != nil {
+			t.Errorf("a second time: %v", again[0].Err)
+		}
+	})
+}
+
+func TestSlowReaderIsToldWhatItMissed(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		slow, quick := b.open(reader("#")), b.open(reader("#"))
+		defer slow.Close()
+		defer quick.Close()
+		b.subscribe(slow, "a")
+		b.subscribe(quick, "a")
+		b.expect(slow, `answer{} live{"snapshot":0,"complete":true}`)
+		b.expect(quick, `answer{} live{"snapshot":0,"complete":true}`)
+		for n := range 10 {
+			b.publish("a", fmt.Sprint(n))
+			b.expect(quick, fmt.Sprintf("a=%d", n))
+		}
+		b.expect(slow, `gap{"missed":7,"reason":"slow"} a=7 a=8 a=9`)
+	})
+}
+
+func TestExpiryWarnsAndEnds(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := reader("#")
+		p.Expires = time.Now().Add(10 * time.Minute)
+		p.Ends = p.Expires.Add(30 * time.Second)
+		s := b.open(p)
+		defer s.Close()
+		b.subscribe(s, "a")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
+		time.Sleep(9*time.Minute - time.Second)
+		b.expect(s, `token_expiring{"seconds":60}`)
+		time.Sleep(89*time.Second - time.Millisecond)
+		b.publish("a", "1") // not read in time
+		time.Sleep(time.Second)
+		b.publish("a", "2")
+		b.expect(s, `end{"code":4401,"reason":"the token has expired","reconnect":false,"after_ms":0}`)
+	})
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		one, two := b.open(reader("#")), b.open(reader("#"))
+		third, err := b.streams.Open("192.0.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := third.Authenticate(reader("#")); !fault.Is(err, fault.RateLimited) {
+			t.Errorf("a third stream of the subject: %v", err)
+		}
+		if _, err := b.streams.Open("192.0.2.1"); !fault.Is(err, fault.RateLimited) {
+			t.Errorf("a fourth stream of the address: %v", err)
+		}
+		other, err := b.streams.Open("192.0.2.2")
+		if err != nil {
+			t.Errorf("another address: %v", err)
+		}
+		if _, err := b.streams.Open("192.0.2.3"); !fault.Is(err, fault.Overloaded) {
+			t.Errorf("a fifth stream: %v", err)
+		}
+		third.Close()
+		two.Close()
+		if again := b.open(reader("#")); again != nil {
+			again.Close()
+		}
+		other.Close()
+		one.Close()
+		if n := b.streams.Count(); n != 0 {
+			t.Errorf("%d streams are left", n)
+		}
+	})
+}
+
+func TestNoStreamsWithoutTheBroker(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.hub.Link(false)
+		if _, err := b.streams.Open("192.0.2.1"); !fault.Is(err, fault.UpstreamUnavailable) {
+			t.Errorf("%v", err)
+		}
+		b.hub.Link(true)
+		b.open(reader("#")).Close()
+	})
+}
+
+func TestDrainEndsStreamsWithAHint(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		b.publish("a", "1")
+		b.streams.Drain()
+		items := s.Take(nil, 100)
+		var end wire.End
+		if err := json.Unmarshal(items[len(items)-1].Event.Fields, &end); err != nil {
+			t.Fatal(err)
+		}
+		if end.Code != wire.CloseRestart || !end.Reconnect || end.AfterMS < 0 || end.AfterMS > 5000 {
+			t.Errorf("%+v", end)
+		}
+		if _, err := b.streams.Open("192.0.2.1"); !fault.Is(err, fault.Draining) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAnswersToAClientThatDoesNotReadAreBounded(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		for range 5000 {
+			s.Send(wire.NewEvent("pong", struct{}{}))
+		}
+		items := s.Take(nil, 10000)
+		last := items[len(items)-1].Event
+		if len(items) > 1001 || last.Name != "end" || !strings.Contains(string(last.Fields), "4008") {
+			t.Errorf("%d answers, the last %s %s", len(items), last.Name, last.Fields)
+		}
+	})
+}
