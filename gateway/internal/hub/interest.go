@@ -216,10 +216,8 @@ func (h *Hub) reconcile(ctx context.Context) (more bool) {
 		} else {
 			h.log.Warn("the broker refused a subscription", "filter", f, "err", verdicts[n])
 		}
-		if i := h.interests[f]; i != nil {
+		if i := h.interests[f]; i != nil { // else the last one left meanwhile, which made f dirty again
 			i.decide(verdicts[n])
-		} else {
-			h.dirty[f] = struct{}{} // nobody wants it any more
 		}
 	}
 	return true

@@ -96,9 +96,6 @@ func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) (rounds [
 func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !complete && !s.hub.Up() {
-		return // the connection is lost; its return starts the join again
-	}
 	if !s.removeJoin(j) {
 		return
 	}

@@ -89,7 +89,6 @@ func (q *queue) dropOldest() {
 	q.takeOldest()
 	if at > 0 && q.controls[at-1].gap > 0 {
 		q.controls[at-1].gap++
-		q.controls[at-1].at = q.head
 		return
 	}
 	q.controls = append(q.controls, control{})

@@ -96,11 +96,8 @@ func (l *link) backoff(attempt int, err error) time.Duration {
 	if errors.As(err, &r) && r.credentials() {
 		return l.u.o.BackoffMax
 	}
-	ceiling := l.u.o.BackoffMax
-	if attempt < 30 {
-		ceiling = min(ceiling, l.u.o.BackoffMin<<attempt)
-	}
-	return rand.N(max(ceiling, 1)) //nolint:gosec // jitter, not a secret
+	ceiling := min(l.u.o.BackoffMax, l.u.o.BackoffMin<<min(attempt, 20)) // an hour, doubled 20 times, still fits
+	return rand.N(max(ceiling, 1))                                       //nolint:gosec // jitter, not a secret
 }
 
 func (l *link) connect(ctx context.Context, background *sync.WaitGroup) (*session, error) {

@@ -1,8 +1,11 @@
 package upstream_test
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +27,7 @@ func TestHostileBroker(t *testing.T) {
 		"publish with qos 3":       "\x36\x07\x00\x01a\x00\x01xx",
 		"publish with qos 2":       "\x34\x07\x00\x01a\x00\x01xx",
 		"publish without a topic":  "\x30\x02\x00\x00",
+		"payload without a topic":  "\x30\x03\x00\x00x",
 		"topic beyond the packet":  "\x30\x04\x00\x09ab",
 		"no room for the id":       "\x32\x03\x00\x01a",
 		"empty publish":            "\x30\x00",
@@ -203,13 +207,23 @@ func TestStalledWriteEndsTheConnection(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	o := quick(s.url())
 	o.WriteTimeout = 200 * time.Millisecond
+	o.KeepAlive = time.Minute // so that nothing else ends it in time
 	u := ready(t, o)
 	big := strings.Repeat("x", 1<<20)
-	var err error
-	for err == nil { // until the socket's buffers are full
-		_, err = u.Publish(within(t), message("stall", big, 0))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			var err error
+			for err == nil { // until the socket's buffers are full
+				_, err = u.Publish(within(t), message("stall", big, 0))
+			}
+			wantCode(t, err, fault.UpstreamTimeout, fault.UpstreamUnavailable, fault.Overloaded)
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Error("only the caller's deadline ended the wait")
+			}
+		})
 	}
-	wantCode(t, err, fault.UpstreamTimeout)
+	wg.Wait()
 	waitFor(t, "a new connection", func() bool { return s.connections("publish") > 1 })
 	waitReady(t, u)
 	if got, err := u.Publish(within(t), message("t", "x", 1)); err != nil || got != mqtt.Acknowledged {

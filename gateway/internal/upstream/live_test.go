@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -123,6 +124,46 @@ func TestBarrierObeysItsContext(t *testing.T) {
 	ctx := canceled()
 	if err := u.Barrier(ctx, func() { t.Error("reached was called") }); !errors.Is(err, ctx.Err()) {
 		t.Errorf("got %v, want %v", err, ctx.Err())
+	}
+}
+
+// Once Barrier has returned an error, reached stays silent.
+func TestBarrierLeftInTime(t *testing.T) {
+	var leave atomic.Pointer[context.CancelFunc]
+	s := startStub(t, func(c *stubConn, p packets.ControlPacket) bool {
+		if _, ok := p.(*packets.PublishPacket); ok {
+			if cancel := leave.Load(); cancel != nil {
+				(*cancel)() // while the marker is on its way back
+			}
+		}
+		return false
+	})
+	u := ready(t, quick(s.url()))
+	left := 0
+	for range 300 {
+		ctx, cancel := context.WithCancel(within(t))
+		leave.Store(&cancel)
+		var reached, returned atomic.Bool
+		err := u.Barrier(ctx, func() {
+			if reached.Store(true); returned.Load() {
+				t.Error("reached was called after Barrier had returned")
+			}
+		})
+		returned.Store(true)
+		if (err == nil) != reached.Load() {
+			t.Errorf("%v, reached %t", err, reached.Load())
+		}
+		if err != nil {
+			left++
+		}
+		cancel()
+	}
+	leave.Store(nil)
+	if err := u.Barrier(within(t), func() {}); err != nil {
+		t.Error(err)
+	}
+	if left == 0 {
+		t.Error("no call left early: the test is blind")
 	}
 }
 

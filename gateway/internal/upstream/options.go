@@ -131,6 +131,7 @@ func (o Options) validate() (endpoint, error) {
 	for name, d := range map[string]time.Duration{"ping timeout": o.PingTimeout, "connect timeout": o.ConnectTimeout, "write timeout": o.WriteTimeout, "backoff min": o.BackoffMin} {
 		complain(d < 0, "%s %s is negative", name, d)
 	}
+	complain(o.BackoffMin > time.Hour, "backoff min %s is more than 1h", o.BackoffMin)
 	complain(o.BackoffMax < o.BackoffMin, "backoff max %s is less than backoff min %s", o.BackoffMax, o.BackoffMin)
 	complain(o.MaxPacket < 1024 || o.MaxPacket > maxRemaining, "max packet %d is outside 1,024 to %d", o.MaxPacket, maxRemaining)
 	complain(o.MaxInflight < 0 || o.MaxInflight > maxInflightCap, "max inflight %d is outside 1 to %d", o.MaxInflight, maxInflightCap)

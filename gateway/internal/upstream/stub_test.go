@@ -33,6 +33,7 @@ type stub struct {
 	mu    sync.Mutex // guards the following
 	conns map[*stubConn]bool
 	dials map[string]int // connections by role
+	seen  map[string]int // packets by role and name, such as "live PUBLISH"
 }
 
 // stubConn is one connection to a stub; role is the end of its client identifier.
@@ -49,7 +50,7 @@ func startStub(t *testing.T, face func(*stubConn, packets.ControlPacket) bool) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stub{t: t, ln: ln, face: face, conns: map[*stubConn]bool{}, dials: map[string]int{}}
+	s := &stub{t: t, ln: ln, face: face, conns: map[*stubConn]bool{}, dials: map[string]int{}, seen: map[string]int{}}
 	s.all.Go(s.accept)
 	t.Cleanup(func() {
 		_ = ln.Close()
@@ -99,6 +100,13 @@ func (s *stub) connections(role string) int {
 	return s.dials[role]
 }
 
+// packets is how many packets of that name the role has sent.
+func (s *stub) packets(role, name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[role+" "+name]
+}
+
 func (c *stubConn) serve() {
 	defer func() {
 		_ = c.Close()
@@ -117,6 +125,10 @@ func (c *stubConn) serve() {
 			c.s.dials[c.role]++
 			c.s.mu.Unlock()
 		}
+		c.s.mu.Lock()
+		name, _, _ := strings.Cut(p.String(), ":")
+		c.s.seen[c.role+" "+name]++
+		c.s.mu.Unlock()
 		if c.s.face == nil || !c.s.face(c, p) {
 			c.answer(p)
 		}
