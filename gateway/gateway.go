@@ -283,6 +283,8 @@ func (g *Gateway) listen(ctx context.Context, address string, handler http.Handl
 	})
 	g.onStop("listener "+address, func(ctx context.Context) error {
 		defer served.Wait()
+		ctx, cancel := context.WithTimeout(ctx, g.config.Limits.DrainTimeout)
+		defer cancel()
 		if err := l.server.Shutdown(ctx); err != nil {
 			return errors.Join(err, l.server.Close())
 		}

@@ -129,6 +129,8 @@ func (g *Gateway) WaitReady(ctx context.Context) error {
 // waitForDoors waits for requests that the HTTP server does not know any more:
 // WebSockets are hijacked.
 func (g *Gateway) waitForDoors(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.config.Limits.DrainTimeout)
+	defer cancel()
 	ended := make(chan struct{})
 	go func() {
 		g.doors.Wait()

@@ -111,8 +111,8 @@ type Limits struct {
 	UpstreamPingTimeout time.Duration
 	UpstreamBackoffMin  time.Duration
 	UpstreamBackoffMax  time.Duration
-	DrainTimeout        time.Duration
-	BatchMessages       int // messages in one POST /v1/messages
+	DrainTimeout        time.Duration // how long Stop waits for requests and streams
+	BatchMessages       int           // messages in one POST /v1/messages
 	SnapshotMessages    int
 	SnapshotBytes       int
 	Leeway              time.Duration // how far clocks may differ when a token's times are checked

@@ -23,13 +23,13 @@ type queue struct {
 	maxFrames, maxBytes int
 
 	ring       []*hub.Frame // length is zero or a power of two
-	head, tail uint64
+	head, tail int
 	bytes      int // of the frames in the ring
 	controls   []control
 }
 
 type control struct {
-	at    uint64 // comes before the live message of this number
+	at    int // comes before the live message of this number
 	event *wire.Event
 	batch []*hub.Frame // of a snapshot
 	gap   int          // > 0: a gap event for so many messages of a slow client
@@ -47,11 +47,11 @@ func (q *queue) pushBatch(frames []*hub.Frame) {
 
 // pushFrame reports how many older messages had to go for f.
 func (q *queue) pushFrame(f *hub.Frame) (dropped int) {
-	for q.tail > q.head && (int(q.tail-q.head) >= q.maxFrames || q.bytes+len(f.JSON) > q.maxBytes) {
+	for q.tail > q.head && (q.tail-q.head >= q.maxFrames || q.bytes+len(f.JSON) > q.maxBytes) {
 		q.dropOldest()
 		dropped++
 	}
-	if int(q.tail-q.head) == len(q.ring) {
+	if q.tail-q.head == len(q.ring) {
 		q.grow()
 	}
 	q.ring[q.tail&q.mask()] = f
@@ -60,12 +60,12 @@ func (q *queue) pushFrame(f *hub.Frame) (dropped int) {
 	return dropped
 }
 
-func (q *queue) mask() uint64 { return uint64(len(q.ring) - 1) }
+func (q *queue) mask() int { return len(q.ring) - 1 }
 
 func (q *queue) grow() {
 	ring := make([]*hub.Frame, max(8, 2*len(q.ring)))
 	for n := q.head; n < q.tail; n++ {
-		ring[n&uint64(len(ring)-1)] = q.ring[n&q.mask()]
+		ring[n&(len(ring)-1)] = q.ring[n&q.mask()]
 	}
 	q.ring = ring
 }

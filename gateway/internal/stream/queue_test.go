@@ -123,7 +123,7 @@ func TestQueueLosesNothingSilently(t *testing.T) {
 				pushed++
 				q.pushFrame(frame(pushed))
 			}
-			if int(q.tail-q.head) > q.maxFrames {
+			if q.tail-q.head > q.maxFrames {
 				t.Fatalf("%d messages wait", q.tail-q.head)
 			}
 		}

@@ -226,7 +226,7 @@ func (s *Stream) end(code wire.CloseCode, reason string) {
 	}
 	e := wire.End{Code: code, Reason: reason, Reconnect: code.Reconnect()}
 	if e.Reconnect {
-		e.AfterMS = rand.Int64N(maxReconnectDelay.Milliseconds()) // not a secret: it only spreads load
+		e.AfterMS = rand.Int64N(maxReconnectDelay.Milliseconds()) //nolint:gosec // not a secret: it only spreads load
 	}
 	s.queue.pushEvent(wire.NewEvent(EndEvent, e))
 	s.ended = true

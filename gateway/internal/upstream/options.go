@@ -99,6 +99,7 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = o.Logger.With("room", "upstream")
 	if o.Deliver == nil {
 		o.Deliver = func(mqtt.Message) {}
 	}
