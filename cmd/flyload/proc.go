@@ -1,0 +1,151 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ticksPerSecond is the unit of times in /proc (USER_HZ), 100 on every Linux.
+const ticksPerSecond = 100
+
+// usage is a reading of the machine's counters.
+type usage struct {
+	at      time.Time
+	server  float64 // user and system seconds of the server's processes
+	machine float64 // busy seconds of all cores
+	own     float64 // user and system seconds of this process
+}
+
+func readUsage(pids []int) (usage, error) {
+	u := usage{at: time.Now(), own: ownCPU()}
+	for _, pid := range pids {
+		seconds, err := processCPU(pid)
+		if err != nil {
+			return u, fmt.Errorf("the server is gone: %w", err)
+		}
+		u.server += seconds
+	}
+	var err error
+	u.machine, err = machineCPU()
+	return u, err
+}
+
+func processCPU(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// proc(5): fields 14 and 15; field 2, the name in brackets, may hold spaces.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat is cut", pid)
+	}
+	return ticks(fields[11]) + ticks(fields[12]), nil
+}
+
+// machineCPU is the busy time of all cores: all but idle, iowait, and the guest
+// times, which are counted in the others.
+func machineCPU() (seconds float64, err error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, field := range strings.Fields(line)[1:] {
+		if i != 3 && i != 4 && i < 8 {
+			seconds += ticks(field)
+		}
+	}
+	return seconds, nil
+}
+
+func ticks(field string) float64 {
+	n, _ := strconv.ParseFloat(field, 64) // the kernel writes numbers
+	return n / ticksPerSecond
+}
+
+func ownCPU() float64 {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r) // fails only for a bad argument
+	return float64(r.Utime.Nano()+r.Stime.Nano()) / 1e9
+}
+
+// memoryKB is the resident memory of pids in KiB.
+func memoryKB(pids []int) (kb float64) {
+	for _, pid := range pids {
+		n, _ := strconv.ParseFloat(strings.TrimSuffix(procField(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), " kB"), 64)
+		kb += n
+	}
+	return kb
+}
+
+// procField finds "name: value" in a file of /proc; "" if it is not there.
+func procField(path, name string) string {
+	b, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(b)) {
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// cores is how server and client are kept apart; empty strings: they are not.
+type cores struct{ server, client string }
+
+// pinCores binds this process, with all its threads, to the last of its cores and
+// tells which core is the server's. Without taskset or a second core nothing is
+// bound.
+func pinCores() cores {
+	taskset, err := exec.LookPath("taskset")
+	allowed := cpuList(procField("/proc/self/status", "Cpus_allowed_list"))
+	if err != nil || len(allowed) < 2 {
+		return cores{}
+	}
+	c := cores{server: strconv.Itoa(allowed[0]), client: strconv.Itoa(allowed[len(allowed)-1])}
+	if err := exec.Command(taskset, "-a", "-c", "-p", c.client, strconv.Itoa(os.Getpid())).Run(); err != nil { //nolint:gosec // our own arguments
+		return cores{}
+	}
+	return c
+}
+
+// cpuList reads a list such as "0-3,8".
+func cpuList(s string) (list []int) {
+	for part := range strings.SplitSeq(s, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err1 := strconv.Atoi(from)
+		last, err2 := strconv.Atoi(to)
+		for n := first; err1 == nil && err2 == nil && n <= last; n++ {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// facts describes the machine, a line each.
+func facts(c cores) []string {
+	pinned := "server and client share all cores"
+	if c.server != "" {
+		pinned = fmt.Sprintf("server pinned to core %s, client to core %s", c.server, c.client)
+	}
+	memory, _ := strconv.Atoi(strings.TrimSuffix(procField("/proc/meminfo", "MemTotal"), " kB"))
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	load, _ := os.ReadFile("/proc/loadavg")
+	now, _, _ := strings.Cut(string(load), " ")
+	return []string{
+		fmt.Sprintf("machine  %s, %d cores, %.1f GiB; %s", procField("/proc/cpuinfo", "model name"), runtime.NumCPU(), float64(memory)/(1<<20), pinned),
+		fmt.Sprintf("system   Linux %s, %s, load average %s at the start", strings.TrimSpace(string(kernel)), runtime.Version(), now),
+		"date     " + time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+	}
+}

@@ -1,0 +1,177 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	handshakeTime = 20 * time.Second // for one stream to be live
+	dialsAtOnce   = 32
+)
+
+// streams are all streams of a measurement, with the one goroutine that reads
+// them.
+type streams struct {
+	target target
+	reader *reader
+	all    []*streamConn
+}
+
+// openStreams opens n streams and returns when all are live. publishers is how
+// many publishers there will be.
+func openStreams(ctx context.Context, t target, n, publishers int) (*streams, error) {
+	r, err := newReader()
+	if err != nil {
+		return nil, err
+	}
+	s := &streams{target: t, reader: r, all: make([]*streamConn, n)}
+	for i := range s.all {
+		s.all[i] = &streamConn{webSocket: t.Door == "ws", seen: make(checker, publishers)}
+	}
+	if err := s.connect(ctx, s.all); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// repair opens again what the server ended, and says how many that were.
+func (s *streams) repair(ctx context.Context) (int, error) {
+	var ended []*streamConn
+	for _, c := range s.all {
+		if c.ended.Load() {
+			ended = append(ended, c)
+		}
+	}
+	return len(ended), s.connect(ctx, ended)
+}
+
+// connect returns the first error, when all dials are over.
+func (s *streams) connect(ctx context.Context, list []*streamConn) error {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	failed := make(chan error, dialsAtOnce)
+	for range min(dialsAtOnce, len(list)) {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(list) {
+					return
+				}
+				if err := s.open(ctx, list[i]); err != nil {
+					failed <- fmt.Errorf("stream %d of %d: %w", i+1, len(list), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// open makes c live and hands its descriptor to the reader.
+func (s *streams) open(ctx context.Context, c *streamConn) error {
+	u, err := url.Parse(s.target.StreamURL)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // the duplicate stays
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	clear(c.seen)
+	c.chunk = chunks{}
+	if c.rest, err = handshake(conn, u, s.target, c); err != nil {
+		return err
+	}
+	if c.fd, err = duplicate(conn.(*net.TCPConn)); err != nil {
+		return err
+	}
+	return s.reader.adopt(c)
+}
+
+// handshake sends what the target wants and reads until the stream is live. It
+// returns the bytes behind the answer's head.
+func handshake(conn net.Conn, u *url.URL, t target, c *streamConn) ([]byte, error) {
+	headers, status := t.StreamHeaders, "200"
+	if c.webSocket {
+		headers, status = append(upgradeHeaders(t.Subprotocol), headers...), "101"
+	} else {
+		headers = append([]string{"Accept: text/event-stream"}, headers...)
+	}
+	if _, err := conn.Write(httpRequest("GET", u, headers, nil)); err != nil {
+		return nil, err
+	}
+	head, rest, err := readHead(conn, status)
+	if err != nil {
+		return nil, err
+	}
+	c.chunk.on = isChunked(head)
+	for _, text := range t.Hello {
+		if _, err := conn.Write(clientFrame(opText, []byte(text))); err != nil {
+			return nil, err
+		}
+	}
+	buf := make([]byte, 4096)
+	for !bytes.Contains(rest, []byte(t.Ready)) {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return nil, fmt.Errorf("waiting for %q after %d bytes: %w", t.Ready, len(rest), err)
+		}
+		rest = append(rest, buf[:n]...)
+	}
+	return rest, nil
+}
+
+// duplicate gives a descriptor that Go's own poller does not watch: it would be
+// woken for each arrival.
+func duplicate(conn *net.TCPConn) (fd int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	controlErr := raw.Control(func(own uintptr) {
+		if fd, err = syscall.Dup(int(own)); err == nil {
+			syscall.CloseOnExec(fd)
+		}
+	})
+	if controlErr != nil {
+		return 0, controlErr
+	}
+	return fd, err
+}
+
+// unbegun is how many streams have not had a message from each publisher.
+func (s *streams) unbegun() int {
+	s.reader.mu.Lock()
+	defer s.reader.mu.Unlock()
+	n := 0
+	for _, c := range s.all {
+		if !c.seen.begun() {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *streams) close() { s.reader.close() }
