@@ -87,7 +87,8 @@ func (g *Gateway) metricsPage() echo.HandlerFunc {
 
 // limitBody bounds the time for the whole body. It cannot be left to the handlers
 // that read one: net/http waits for an unread body before it writes an answer, so
-// a refused request could be held open without end.
+// a refused request could be held open without end. It ends the deadline itself
+// when the body is there.
 func (g *Gateway) limitBody(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if c.Request().ContentLength == 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/mqtt"
 )
 
 // Query is a parsed query string. Unlike in forms, "+" is a plus sign, because
@@ -81,11 +82,20 @@ func (q *Query) Int(name string, standard, low, high int) (int, error) {
 	if err != nil || !given {
 		return standard, err
 	}
-	n, err := strconv.ParseUint(value, 10, 31)
-	if err != nil || int(n) < low || int(n) > high {
+	n, err := strconv.Atoi(value)
+	if err != nil || strconv.Itoa(n) != value || n < low || n > high { // in one spelling: no sign, no zeros in front
 		return 0, fault.New(fault.BadRequest, "the query parameter %q must be a number from %d to %d", name, low, high)
 	}
-	return int(n), nil
+	return n, nil
+}
+
+// QoS reads the parameter qos; absent is 1.
+func (q *Query) QoS() (mqtt.QoS, error) {
+	n, err := q.Int("qos", 1, 0, 2)
+	if err != nil {
+		return 0, err
+	}
+	return CheckQoS(n)
 }
 
 // NotYet refuses parameters that are part of the API but not built yet.

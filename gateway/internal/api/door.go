@@ -103,9 +103,7 @@ func (d *Door) body(c echo.Context, most int, tooLarge error) ([]byte, error) {
 	case err != nil:
 		return nil, fault.New(fault.BadRequest, "the body broke off or is malformed; nothing was published").Because(err)
 	}
-	// The deadline would cancel the request later. After an error it stays, because
-	// net/http looks for the rest of the body before it answers.
-	return data, http.NewResponseController(c.Response()).SetReadDeadline(time.Time{})
+	return data, nil
 }
 
 // answer writes v as JSON.

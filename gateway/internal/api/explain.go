@@ -86,9 +86,9 @@ func (d *Door) judgePublish(p auth.Principal, name string) (verdict, error) {
 }
 
 func (d *Door) judgeSubscribe(p auth.Principal, name string, strict bool) (verdict, error) {
-	f, err := mqtt.ParseFilter(name, d.options.Topics)
+	f, err := d.filter(name)
 	if err != nil {
-		return verdict{}, fault.New(fault.InvalidFilter, "the filter %v", err)
+		return verdict{}, err
 	}
 	if strict {
 		by, ok := p.Grants.Covers(f)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -69,11 +70,9 @@ func (d *Door) publish(c echo.Context, p auth.Principal, options func(*wire.Quer
 	if err != nil {
 		return err
 	}
-	qos, err := q.Int("qos", 1, 0, 2)
-	if err != nil {
+	if m.QoS, err = q.QoS(); err != nil {
 		return err
 	}
-	m.QoS = mqtt.QoS(qos)
 	if err := options(q, &m); err != nil {
 		return err
 	}
@@ -150,6 +149,7 @@ func answerPayload(c echo.Context, payload []byte) error {
 	if matchesETag(c.Request().Header.Values("If-None-Match"), etag) {
 		return c.NoContent(http.StatusNotModified)
 	}
+	h.Set("Content-Length", strconv.Itoa(len(payload))) // for HEAD too, where net/http does not know it
 	return c.Blob(http.StatusOK, contentType(payload), payload)
 }
 
@@ -222,13 +222,25 @@ func (d *Door) List(c echo.Context, p auth.Principal) error {
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, body)
 }
 
+// filter checks a filter that may be read or asked about.
+func (d *Door) filter(name string) (mqtt.Filter, error) {
+	if strings.HasPrefix(name, "$share/") {
+		return "", fault.New(fault.InvalidFilter, "shared subscriptions ($share) are not possible here")
+	}
+	f, err := mqtt.ParseFilter(name, d.options.Topics)
+	if err != nil {
+		return "", fault.New(fault.InvalidFilter, "the filter %v", err)
+	}
+	return f, nil
+}
+
 // narrowAll narrows each filter; the request fails when nothing of one is left.
 func (d *Door) narrowAll(p auth.Principal, names []string) ([]mqtt.Filter, error) {
 	var filters []mqtt.Filter
 	for _, name := range names {
-		f, err := mqtt.ParseFilter(name, d.options.Topics)
+		f, err := d.filter(name)
 		if err != nil {
-			return nil, fault.New(fault.InvalidFilter, "the filter %v", err)
+			return nil, err
 		}
 		granted, err := stream.Narrow(p, f, false)
 		if err != nil {

@@ -64,7 +64,7 @@ func negotiate(accept []string) (format, error) {
 		}
 		q := 1.0
 		if text, given := params["q"]; given {
-			if q, err = strconv.ParseFloat(text, 64); err != nil {
+			if q, err = strconv.ParseFloat(text, 64); err != nil || !(q >= 0 && q <= 1) { // the negation catches NaN too
 				continue
 			}
 		}

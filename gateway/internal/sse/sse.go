@@ -18,8 +18,8 @@ import (
 )
 
 // heartbeat is the pause after which a comment (SSE) or an empty line (NDJSON)
-// tells proxies and clients that the stream lives.
-const heartbeat = 15 * time.Second
+// tells proxies and clients that the stream lives. Tests shorten it.
+var heartbeat = 15 * time.Second
 
 // batchItems and batchBytes bound one write, so that its deadline means something.
 const (
@@ -130,11 +130,10 @@ func (d *Door) parse(raw string) (requests []stream.Request, hint string, err er
 			return nil, "", wire.NotYet("the query parameter \"" + only.name + "\" other than \"" + only.value + "\"")
 		}
 	}
-	qos, err := q.Int("qos", 1, 0, 2)
-	if err != nil {
+	var request stream.Request
+	if request.QoS, err = q.QoS(); err != nil {
 		return nil, "", err
 	}
-	request := stream.Request{QoS: mqtt.QoS(qos)}
 	if request.Snapshot, err = q.Bool("snapshot", true); err != nil {
 		return nil, "", err
 	}
@@ -181,13 +180,8 @@ func (d *Door) run(w http.ResponseWriter, r *http.Request, s *stream.Stream, for
 	w.WriteHeader(http.StatusOK)
 
 	out := &writer{control: http.NewResponseController(w), w: w, format: format, timeout: d.options.WriteTimeout}
-	if err := out.begin(r); err != nil {
-		d.logEnd(s, err)
-		return
-	}
-	tick := time.NewTicker(heartbeat)
+	tick := time.NewTimer(heartbeat)
 	defer tick.Stop()
-	quiet := true // nothing was written since the last tick
 	var items []stream.Item
 	for {
 		for {
@@ -195,25 +189,22 @@ func (d *Door) run(w http.ResponseWriter, r *http.Request, s *stream.Stream, for
 			if len(items) == 0 {
 				break
 			}
-			quiet = false
 			if ended, err := out.items(items); err != nil || ended {
 				d.logEnd(s, err)
 				return
 			}
 		}
 		clear(items[:cap(items)])
+		tick.Reset(heartbeat)
 		select {
 		case <-s.Wake():
 		case <-r.Context().Done():
 			return
 		case <-tick.C:
-			if quiet {
-				if err := out.flush(format.heartbeat); err != nil {
-					d.logEnd(s, err)
-					return
-				}
+			if err := out.flush(format.heartbeat); err != nil {
+				d.logEnd(s, err)
+				return
 			}
-			quiet = true
 		}
 	}
 }
@@ -231,18 +222,6 @@ type writer struct {
 	format  format
 	timeout time.Duration
 	buf     []byte
-}
-
-// begin ends the router's deadline for a body. net/http waits for one that the
-// request need not have before the first byte of the answer, so that is sent first.
-func (o *writer) begin(r *http.Request) error {
-	if r.ContentLength == 0 {
-		return nil
-	}
-	if err := o.control.Flush(); err != nil {
-		return err
-	}
-	return o.control.SetReadDeadline(time.Time{})
 }
 
 func (o *writer) items(items []stream.Item) (ended bool, err error) {

@@ -109,7 +109,7 @@ func (c *coalescer) flush() error {
 		batch := c.pending
 		c.pending = c.spare[:0]
 		c.mu.Unlock()
-		err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
+		err := c.SetWriteDeadline(time.Now().Add(c.timeout))
 		if err == nil {
 			_, err = c.Conn.Write(batch)
 		}

@@ -5,10 +5,12 @@ package ws
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,9 +27,13 @@ import (
 // Subprotocol is what a client must offer.
 const Subprotocol = "flyscreen.v1"
 
+// pingEvery and pongWithin find clients that are gone. Tests shorten them.
+var (
+	pingEvery  = 25 * time.Second
+	pongWithin = 10 * time.Second
+)
+
 const (
-	pingEvery   = 25 * time.Second
-	pongWithin  = 10 * time.Second
 	frameExtra  = 64 << 10 // of a client's frame, beyond its payload
 	escapeBound = 6        // bytes of JSON for one byte of payload, at worst: \u0000
 )
@@ -101,15 +107,45 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request) error {
 // identify looks at the request's own credentials; without any, a connect frame
 // must bring the token.
 func (d *Door) identify(r *http.Request) (p auth.Principal, known bool, err error) {
+	token, given, err := subprotocolToken(r)
+	if err != nil {
+		return auth.Principal{}, false, err
+	}
 	p, err = d.options.Auth.Request(r)
-	if err == nil {
-		return p, true, nil
-	}
 	presented := r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != ""
-	if fault.Is(err, fault.Unauthenticated) && !presented {
-		return auth.Principal{}, false, nil
+	none := p.Anonymous || fault.Is(err, fault.Unauthenticated) && !presented
+	switch {
+	case given && none:
+		p, err = d.options.Auth.Token(token)
+	case given && err == nil:
+		return auth.Principal{}, false, fault.New(fault.Unauthenticated, "more than one credential was sent")
+	case none && err != nil:
+		return auth.Principal{}, false, nil //nolint:nilerr // a connect frame may still bring the token
 	}
-	return auth.Principal{}, false, err
+	return p, err == nil, err
+}
+
+// bearerProtocol begins the subprotocol in which a browser can send a token with
+// the handshake; it is never echoed back.
+const bearerProtocol = "bearer."
+
+// subprotocolToken is the token in the list of subprotocols, base64url without
+// padding.
+func subprotocolToken(r *http.Request) (token string, given bool, err error) {
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for _, one := range strings.Split(line, ",") {
+			encoded, is := strings.CutPrefix(strings.TrimSpace(one), bearerProtocol)
+			if !is {
+				continue
+			}
+			data, err := base64.RawURLEncoding.DecodeString(encoded)
+			if err != nil || given {
+				return "", false, fault.New(fault.TokenInvalid, "the subprotocol list holds more than one token, or one that is not base64url")
+			}
+			token, given = string(data), true
+		}
+	}
+	return token, given, nil
 }
 
 // parse checks what must be right before the upgrade, so that the answer can be
@@ -163,7 +199,7 @@ type session struct {
 
 	// The reader's own:
 	known      bool // the stream has a principal
-	begun      bool // a frame other than connect has come
+	begun      bool // connect has come, or a frame that needs it
 	complaints int
 	authTimer  *time.Timer
 

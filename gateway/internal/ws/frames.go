@@ -39,10 +39,10 @@ func (c *session) handle(ctx context.Context, kind websocket.MessageType, data [
 	if head.Type == "connect" {
 		return c.connect(head.ID, data)
 	}
-	c.begun = true
 	if head.Type == "ping" || head.Type == "disconnect" {
 		return c.bare(head.Type, data)
 	}
+	c.begun = true
 	if !c.known {
 		c.stream.End(wire.CloseUnauthenticated, "the first frame must be connect with a token")
 		return true

@@ -87,7 +87,7 @@ func (c *session) sendItems(ctx context.Context, items []stream.Item) (end *wire
 func (c *session) sendEach(ctx context.Context, items []stream.Item) error {
 	var scratch []byte
 	for _, item := range items {
-		data := scratch[:0]
+		var data []byte
 		if item.Frame != nil {
 			data = item.Frame.JSON
 		} else {
