@@ -21,10 +21,11 @@ import (
 // tells proxies and clients that the stream lives. Tests shorten it.
 var heartbeat = 15 * time.Second
 
-// batchItems and batchBytes bound one write, so that its deadline means something.
+// batchItems and batchBytes bound one write, so that its deadline hits a client
+// that does not read and not one whose line is slow.
 const (
 	batchItems = 256
-	batchBytes = 256 << 10
+	batchBytes = 32 << 10
 )
 
 // Options are what New needs.
@@ -241,24 +242,26 @@ func (o *writer) items(items []stream.Item) (ended bool, err error) {
 		}
 	}
 	err = o.flush(o.buf)
-	if cap(o.buf) > batchBytes/4 {
+	if cap(o.buf) > batchBytes {
 		o.buf = nil // a burst must not cost an idle stream its memory
 	}
 	return ended, err
 }
 
+// flush writes b in pieces, each with the deadline of its own.
 func (o *writer) flush(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	if err := o.control.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
-		return err
-	}
-	if _, err := o.w.Write(b); err != nil {
-		return err
-	}
-	if err := o.control.Flush(); err != nil {
-		return err
+	for len(b) > 0 {
+		piece := b[:min(len(b), batchBytes)]
+		b = b[len(piece):]
+		if err := o.control.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
+			return err
+		}
+		if _, err := o.w.Write(piece); err != nil {
+			return err
+		}
+		if err := o.control.Flush(); err != nil {
+			return err
+		}
 	}
 	// HTTP/2 resets a stream whose deadline passes, also while nothing is written.
 	return o.control.SetWriteDeadline(time.Time{})

@@ -100,6 +100,9 @@ func (r *Registry) claim(s *Stream, p auth.Principal) error {
 	if r.subjects[p.Subject] >= r.limits.PerSubject {
 		return fault.New(fault.RateLimited, "the subject has its maximum of %d streams", r.limits.PerSubject).Retry(retryTooMany)
 	}
+	if before := r.streams[s]; before != "" {
+		countDown(r.subjects, before)
+	}
 	r.subjects[p.Subject]++
 	r.streams[s] = p.Subject
 	return nil

@@ -62,8 +62,10 @@ type Stream struct {
 	confirming context.CancelFunc  // of confirm after the last reconnect
 	joins      []*join
 	aside      aside
-	ended      bool // an end event is queued: nothing more is
-	expiry     *time.Timer
+	ended      bool        // an end event is queued: nothing more is
+	expiry     *time.Timer // to the token's end; nil without one
+	warning    *time.Timer // to the warning before it
+	warned     bool
 }
 
 // ID is the stream's name, unguessable and unique.
@@ -186,6 +188,7 @@ func (s *Stream) pushEvent(e *wire.Event) {
 		return
 	}
 	s.queue.pushEvent(e)
+	s.greeted()
 	s.signal()
 }
 
@@ -242,8 +245,10 @@ func (s *Stream) Close() {
 	s.hub.Leave(s)
 	s.mu.Lock()
 	s.ended = true
-	if s.expiry != nil {
-		s.expiry.Stop()
+	for _, timer := range []*time.Timer{s.expiry, s.warning} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	s.queue.clear()
 	s.mu.Unlock()

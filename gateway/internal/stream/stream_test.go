@@ -406,6 +406,23 @@ func TestExpiryWarnsAndEnds(t *testing.T) {
 	})
 }
 
+// The warning of a token that expires soon comes behind the greeting.
+func TestShortTokenIsWarnedOfAfterTheAnswer(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := reader("#")
+		p.Expires = time.Now().Add(20 * time.Second)
+		p.Ends = p.Expires.Add(time.Second)
+		s := b.open(p)
+		defer s.Close()
+		synctest.Wait()
+		b.subscribe(s, "a")
+		b.expect(s, `answer{} token_expiring{"seconds":20} live{"snapshot":0,"complete":true}`)
+		b.expect(s, ``)
+		time.Sleep(20 * time.Second)
+		b.expect(s, `end{"code":4401,"reason":"the token has expired","reconnect":false,"after_ms":0}`)
+	})
+}
+
 func TestStreamsAreBounded(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		one, two := b.open(reader("#")), b.open(reader("#"))

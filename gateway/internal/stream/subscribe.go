@@ -207,20 +207,34 @@ func (s *Stream) Authenticate(p auth.Principal) error {
 	defer s.mu.Unlock()
 	s.principal = p
 	if !p.Ends.IsZero() {
-		s.expiry = time.AfterFunc(time.Until(p.Expires.Add(-expiryWarning)), s.warn)
+		s.expiry = time.AfterFunc(time.Until(p.Ends), s.expire)
+		s.warning = time.AfterFunc(max(time.Until(p.Expires.Add(-expiryWarning)), greeting), s.warn)
 	}
 	return nil
 }
 
-// warn tells that the token expires soon and arms the end.
+// greeting is how long the warning of a token that expires soon waits for the
+// stream's first event, so that it does not come before it.
+const greeting = time.Second
+
+// greeted is called behind each event; the warning need not wait any more. Needs
+// s.mu.
+func (s *Stream) greeted() {
+	if s.warning != nil && !s.warned && time.Until(s.principal.Expires) < expiryWarning {
+		s.warning.Reset(0)
+	}
+}
+
+// warn tells that the token expires soon, once.
 func (s *Stream) warn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.warned {
+		return
+	}
+	s.warned = true
 	left := max(0, time.Until(s.principal.Expires))
 	s.pushEvent(wire.NewEvent("token_expiring", wire.TokenExpiring{Seconds: int(left.Round(time.Second).Seconds())}))
-	if !s.ended {
-		s.expiry = time.AfterFunc(time.Until(s.principal.Ends), s.expire)
-	}
 }
 
 // expire ends the stream at once: what waits is not delivered any more.

@@ -48,6 +48,9 @@ type link struct {
 	// check, if not nil, may condemn a session; called every watch interval.
 	check func(*session) error
 
+	// hurry ends a wait between attempts: another link has just found the broker.
+	hurry chan struct{}
+
 	current atomic.Pointer[session] // nil while down
 
 	mu    sync.Mutex // guards the following
@@ -81,6 +84,8 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-l.hurry:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return
@@ -130,6 +135,7 @@ func (l *link) serve(ctx context.Context, s *session) {
 		l.up(s)
 	}
 	l.current.Store(s)
+	l.u.hurryOthers(l)
 	if l.watch(ctx, s) {
 		return // stopping: shut ends it
 	}

@@ -27,7 +27,7 @@ type live struct {
 
 func newLive(u *Upstream) *live {
 	l := &live{u: u}
-	l.link = &link{u: u, role: roleLive, log: u.o.Logger, handle: l.handle, up: l.up, down: l.down}
+	l.link = &link{u: u, role: roleLive, hurry: make(chan struct{}, 1), log: u.o.Logger, handle: l.handle, up: l.up, down: l.down}
 	l.link.prepare = func(ctx context.Context, s *session) error { return u.selfTest(ctx, s, roleLive, 1) }
 	return l
 }

@@ -31,7 +31,7 @@ type inflight struct {
 
 func newPublisher(u *Upstream) *publisher {
 	p := &publisher{u: u}
-	p.link = &link{u: u, role: rolePublish, log: u.o.Logger, up: p.up, down: p.down, check: p.check}
+	p.link = &link{u: u, role: rolePublish, hurry: make(chan struct{}, 1), log: u.o.Logger, up: p.up, down: p.down, check: p.check}
 	p.link.handle = func(*session, paho.Message) {} // it subscribes to nothing
 	return p
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,9 +20,10 @@ import (
 // set to the whole connection, and at QoS 0 throughout because a QoS 1 replay is
 // cut short by brokers' queue limits and overtaken by a QoS 0 marker.
 type snapshots struct {
-	u    *Upstream
-	link *link
-	wake chan struct{} // holds one token while rounds may be waiting
+	u       *Upstream
+	link    *link
+	wake    chan struct{} // holds one token while rounds may be waiting
+	arrived chan struct{} // holds one token when the connection has come
 
 	mu      sync.Mutex // guards the following
 	waiting map[mqtt.Filter]*round
@@ -48,8 +50,15 @@ type round struct {
 }
 
 func newSnapshots(u *Upstream) *snapshots {
-	q := &snapshots{u: u, wake: make(chan struct{}, 1), waiting: make(map[mqtt.Filter]*round)}
-	q.link = &link{u: u, role: roleSnapshot, log: u.o.Logger, handle: q.handle}
+	q := &snapshots{u: u, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1), waiting: make(map[mqtt.Filter]*round)}
+	q.link = &link{u: u, role: roleSnapshot, hurry: make(chan struct{}, 1), log: u.o.Logger, handle: q.handle}
+	q.link.up = func(s *session) {
+		q.link.current.Store(s)
+		select {
+		case q.arrived <- struct{}{}:
+		default:
+		}
+	}
 	q.link.prepare = func(ctx context.Context, s *session) error { return u.selfTest(ctx, s, roleSnapshot, 0) }
 	return q
 }
@@ -64,7 +73,7 @@ func newSnapshots(u *Upstream) *snapshots {
 // share a round, so each sees the broker's state as of after its call.
 func (u *Upstream) Retained(ctx context.Context, filter mqtt.Filter) (messages []mqtt.Message, complete bool, err error) {
 	q := u.snapshot
-	if q.link.current.Load() == nil {
+	if q.link.current.Load() == nil && u.live.link.current.Load() == nil {
 		return nil, false, unavailable("there is no snapshot", q.link.ready())
 	}
 	r, err := q.join(filter)
@@ -149,7 +158,7 @@ func (q *snapshots) run(ctx context.Context) {
 
 // do runs one round and says how it ended.
 func (q *snapshots) do(ctx context.Context, r *round) {
-	s := q.link.current.Load()
+	s := q.session(ctx)
 	if s == nil {
 		r.err = unavailable("there is no snapshot", q.link.ready())
 		q.finish(r)
@@ -170,6 +179,24 @@ func (q *snapshots) do(ctx context.Context, r *round) {
 	q.finish(r)
 	if r.complete {
 		q.unsubscribe(ctx, s, r.filter)
+	}
+}
+
+// session is the connection for a round. While the broker is there it is worth
+// waiting for: the live connection may be back first, and a snapshot beyond a cap
+// ends this one.
+func (q *snapshots) session(ctx context.Context) *session {
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	for {
+		if s := q.link.current.Load(); s != nil || q.u.live.link.current.Load() == nil {
+			return s
+		}
+		select {
+		case <-q.arrived:
+		case <-ctx.Done():
+			return q.link.current.Load()
+		}
 	}
 }
 
@@ -203,8 +230,11 @@ func (q *snapshots) collect(ctx context.Context, s *session, r *round) error {
 	defer cancel(nil)
 	q.take(r, cancel)
 	defer q.take(nil, nil)
-	wanted := string(r.filter)
-	o, err := s.hand(ctx, func(c paho.Client) paho.Token { return c.Subscribe(wanted, 0, nil) })
+	wanted := make(map[string]byte)
+	for _, f := range withParent(r.filter) {
+		wanted[f] = 0
+	}
+	o, err := s.hand(ctx, func(c paho.Client) paho.Token { return c.SubscribeMultiple(wanted, nil) })
 	if err != nil {
 		return err
 	}
@@ -219,6 +249,16 @@ func (q *snapshots) collect(ctx context.Context, s *session, r *round) error {
 		return errCapped
 	}
 	return subscribeFault(r.filter, token.(*paho.SubscribeToken).Result())
+}
+
+// withParent is what to subscribe to for f: "a/#" matches its parent "a" too (3.1.1
+// section 4.7.1.2), but the embedded broker forgets that for retained messages. A
+// message that comes twice is kept once.
+func withParent(f mqtt.Filter) []string {
+	if parent, deep := strings.CutSuffix(string(f), "/#"); deep && parent != "" {
+		return []string{string(f), parent}
+	}
+	return []string{string(f)}
 }
 
 func (q *snapshots) isCapped(r *round) bool {
@@ -241,7 +281,7 @@ func (q *snapshots) take(r *round, cancel context.CancelCauseFunc) {
 func (q *snapshots) unsubscribe(ctx context.Context, s *session, filter mqtt.Filter) {
 	limited, cancel := context.WithTimeout(ctx, barrierLimit)
 	defer cancel()
-	_, err := s.place(limited, func(c paho.Client) paho.Token { return c.Unsubscribe(string(filter)) })
+	_, err := s.place(limited, func(c paho.Client) paho.Token { return c.Unsubscribe(withParent(filter)...) })
 	if err != nil && ctx.Err() == nil { // when stopping, the session is ended politely
 		s.conn.end(fmt.Errorf("ending a snapshot's subscription: %w", err))
 	}

@@ -84,6 +84,20 @@ func (u *Upstream) Run(ctx context.Context) error {
 	return nil
 }
 
+// hurryOthers lets the links that wait for their next attempt make it now, because
+// l has found the broker.
+func (u *Upstream) hurryOthers(l *link) {
+	for _, other := range u.links {
+		if other == l || other.current.Load() != nil {
+			continue
+		}
+		select {
+		case other.hurry <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // drain refuses new publishes and waits for those under way, within bounds.
 func (u *Upstream) drain(background *sync.WaitGroup) {
 	u.mu.Lock()

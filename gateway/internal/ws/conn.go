@@ -109,10 +109,7 @@ func (c *coalescer) flush() error {
 		batch := c.pending
 		c.pending = c.spare[:0]
 		c.mu.Unlock()
-		err := c.SetWriteDeadline(time.Now().Add(c.timeout))
-		if err == nil {
-			_, err = c.Conn.Write(batch)
-		}
+		err := c.writePieces(batch)
 		c.mu.Lock()
 		c.err = err
 		if c.spare = batch[:0]; cap(batch) > maxBehind {
@@ -122,4 +119,19 @@ func (c *coalescer) flush() error {
 	c.writing = false
 	c.idle.Broadcast()
 	return c.err
+}
+
+// writePieces gives each piece of b a deadline of its own.
+func (c *coalescer) writePieces(b []byte) error {
+	for len(b) > 0 {
+		piece := b[:min(len(b), batchBytes)]
+		b = b[len(piece):]
+		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return err
+		}
+		if _, err := c.Conn.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }

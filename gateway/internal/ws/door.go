@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flyscreen/auth"
@@ -197,6 +198,8 @@ type session struct {
 	stream  *stream.Stream
 	address string
 
+	steps atomic.Int64 // odd while the reader handles a frame
+
 	// The reader's own:
 	known      bool // the stream has a principal
 	begun      bool // connect has come, or a frame that needs it
@@ -238,7 +241,10 @@ func (c *session) read(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if done := c.handle(ctx, kind, data); done {
+		c.steps.Add(1)
+		done := c.handle(ctx, kind, data)
+		c.steps.Add(1)
+		if done {
 			return c.linger(ctx, nil)
 		}
 	}

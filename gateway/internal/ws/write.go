@@ -15,10 +15,11 @@ import (
 	"github.com/coder/websocket"
 )
 
-// batchItems and batchBytes bound one write, so that its deadline means something.
+// batchItems and batchBytes bound one write, so that its deadline hits a client
+// that does not read and not one whose line is slow.
 const (
 	batchItems = 256
-	batchBytes = 256 << 10
+	batchBytes = 32 << 10
 )
 
 // write sends what the stream owes until it ends or ctx is done, and pings.
@@ -53,14 +54,21 @@ func (c *session) write(ctx context.Context) {
 			return
 		case <-ping.C:
 			pings.Go(func() {
-				ctx, done := context.WithTimeout(ctx, pongWithin)
-				defer done()
-				if c.conn.Ping(ctx) != nil {
+				if !c.alive(ctx) {
 					cancel()
 				}
 			})
 		}
 	}
+}
+
+// alive pings the client. A pong waits its turn behind other frames, so a reader
+// that is at work counts as one.
+func (c *session) alive(ctx context.Context) bool {
+	ctx, done := context.WithTimeout(ctx, pongWithin)
+	defer done()
+	before := c.steps.Load()
+	return c.conn.Ping(ctx) == nil || before%2 == 1 || c.steps.Load() != before
 }
 
 // sendItems writes items with one system call where they fit. end is the stream's

@@ -1,0 +1,78 @@
+package blackbox_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// What the API will have but has not yet is refused in words, never ignored.
+func TestWhatIsNotBuiltYetIsRefused(t *testing.T) {
+	s := boot(t, "embedded", nil)
+	token := everything(t)
+	refused := func(what string, a answer) {
+		t.Helper()
+		if p := wantProblem(t, what, a, http.StatusBadRequest, "bad-request"); !strings.Contains(p.Detail, "not supported yet") {
+			t.Errorf("%s: the detail %q does not say so", what, p.Detail)
+		}
+	}
+	for _, option := range []string{"since=k-1", "session=s", "ticket=t", "interval=100", "mode=latest", "on_slow=latest", "on_slow=close"} {
+		refused(option, s.do(t, http.MethodGet, "/v1/stream?filter=a&"+option, token, nil))
+	}
+	for _, option := range []string{"since=k-1", "session=s", "ticket=t"} {
+		refused("ws "+option, s.do(t, http.MethodGet, "/v1/ws?"+option, token, nil))
+	}
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+		var body []byte
+		if method != http.MethodDelete {
+			body = []byte("x")
+		}
+		refused(method+" with Idempotency-Key", s.do(t, method, "/v1/topics/a", token, body, "Idempotency-Key", "k1"))
+	}
+	batch := []byte(`{"messages":[{"topic":"a","text":"x"}]}`)
+	refused("a batch with Idempotency-Key",
+		s.do(t, http.MethodPost, "/v1/messages", token, batch, "Content-Type", "application/json", "Idempotency-Key", "k1"))
+	refused("Prefer: wait", s.do(t, http.MethodGet, "/v1/topics/a", token, nil, "If-None-Match", `"x"`, "Prefer", "wait=5"))
+	wantProblem(t, "tickets", s.do(t, http.MethodPost, "/v1/tickets", token, nil), http.StatusNotFound, "not-found")
+
+	// The values that are built may be named.
+	st := s.open(t, "ndjson", token, "mode=all&on_slow=gap", "a")
+	st.await(t, "live", func(all []event) bool { return count(all, "live") > 0 })
+}
+
+// The same for frames.
+func TestFramesThatAreNotBuiltYetAreRefused(t *testing.T) {
+	s := boot(t, "embedded", nil)
+	token := everything(t)
+	for _, first := range []string{
+		frame("connect", "token", token, "session", "s"),
+		frame("connect", "token", token, "will", map[string]any{"topic": "a", "text": "x"}),
+		frame("connect", "token", token, "since", "k-1"),
+	} {
+		s.wantNotYet(t, first)
+	}
+	for _, second := range []string{
+		`{"type":"subscribe","id":1,"filters":[{"filter":"a","mode":"latest"}]}`,
+		`{"type":"subscribe","id":1,"filters":[{"filter":"a","interval":100}]}`,
+		`{"type":"subscribe","id":1,"filters":[{"filter":"a","on_slow":"latest"}]}`,
+		frame("auth", "id", 1, "token", token),
+		frame("ack", "cursor", "k-1"),
+		`{"type":"publish","id":1,"topic":"a","text":"x","idempotency_key":"k"}`,
+	} {
+		s.wantNotYet(t, frame("connect", "token", token), second)
+	}
+}
+
+// wantNotYet sends frames and wants a refusal that says so.
+func (s *site) wantNotYet(t *testing.T, frames ...string) {
+	t.Helper()
+	st := &stream{door: "ws", process: launch(t, nil, "node", "clients/ws.mjs", s.webSocketURL(), "flyscreen.v1")}
+	for _, f := range frames {
+		st.process.send(t, f)
+	}
+	all := st.await(t, "a refusal of "+frames[len(frames)-1], func(all []event) bool { return len(refusals(all)) > 0 })
+	if p := refusals(all)[0]; p.Status != http.StatusBadRequest || !strings.Contains(p.Detail, "not supported yet") {
+		t.Errorf("%s: %+v", frames[len(frames)-1], p)
+	}
+	st.process.kill()
+}
