@@ -78,6 +78,9 @@ func Decode(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return fault.New(fault.InvalidPayload, "the JSON is not valid UTF-8")
 	}
+	if loneSurrogate(data) {
+		return fault.New(fault.InvalidPayload, `the JSON holds half of a surrogate pair (\ud800 to \udfff), which is no character`)
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -87,6 +90,35 @@ func Decode(data []byte, v any) error {
 		return fault.New(fault.InvalidPayload, "the JSON goes on behind its value")
 	}
 	return nil
+}
+
+// loneSurrogate reports a \u escape of half a character, which decoders replace by
+// U+FFFD: something else would be published than was sent.
+func loneSurrogate(data []byte) bool {
+	for i := 0; i+1 < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		high, low := surrogate(data[i:], 0xD800), surrogate(data[i:], 0xDC00)
+		switch {
+		case high && i+6 < len(data) && surrogate(data[i+6:], 0xDC00):
+			i += 11
+		case high || low:
+			return true
+		default:
+			i++ // the escaped character, which may be another backslash
+		}
+	}
+	return false
+}
+
+// surrogate reports whether b begins with a \u escape from first to first+0x3FF.
+func surrogate(b []byte, first uint64) bool {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return false
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return err == nil && n >= first && n < first+0x400
 }
 
 func jsonComplaint(err error) string {

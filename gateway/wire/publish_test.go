@@ -138,3 +138,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// Decoders turn half a surrogate pair into another character without a word.
+func TestDecodeRefusesHalfCharacters(t *testing.T) {
+	for text, good := range map[string]bool{
+		`{"topic":"a","text":"\ud83d\ude00"}`:        true,
+		`{"topic":"a","text":"\uD83D\uDE00 \ufffd"}`: true,
+		`{"topic":"a","text":"\\ud800"}`:             true, // a backslash and five letters
+		`{"topic":"a","text":"\\\ud800"}`:            false,
+		`{"topic":"a","text":"\ud800"}`:              false,
+		`{"topic":"a","text":"\ud800\ud800"}`:        false,
+		`{"topic":"a","text":"\udc00\ud800"}`:        false,
+		`{"topic":"\udfff","text":""}`:               false,
+		`{"topic":"a","text":"\ud83d x"}`:            false,
+	} {
+		var p wire.Publish
+		if err := wire.Decode([]byte(text), &p); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
