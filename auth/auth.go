@@ -189,6 +189,7 @@ func (a *Authenticator) token(token string) (p Principal, cached bool, err error
 	if p, err = a.readClaims(c.claims, i.audience); err != nil {
 		return Principal{}, false, err
 	}
+	p.Issuer = name
 	a.cache.put(key, p)
 	return p, false, nil
 }

@@ -10,6 +10,8 @@ import (
 // Principal is who a request is, after authentication. It is a value that may be
 // shared; nobody may change the slices in it.
 type Principal struct {
+	// Issuer is the token's iss; empty where it has none.
+	Issuer string
 	// Subject is the token's sub; empty for an anonymous principal.
 	Subject string
 	// Anonymous is true for a request that brought no credential.
@@ -21,6 +23,15 @@ type Principal struct {
 	// Ends is Expires plus the leeway for clocks that differ: from then on nothing
 	// is delivered to the principal or accepted from it. Zero means never.
 	Ends time.Time
+}
+
+// Key tells principals apart, for limits: two issuers may use one subject. Empty
+// for an anonymous principal.
+func (p Principal) Key() string {
+	if p.Anonymous {
+		return ""
+	}
+	return p.Issuer + "\x00" + p.Subject
 }
 
 // Grants are what a principal may do: the filters it may publish to and

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -79,4 +80,14 @@ var viaProxy = []string{
 // forwarded reports whether a proxy passed the request on.
 func forwarded(r *http.Request) bool {
 	return slices.ContainsFunc(viaProxy, func(name string) bool { return len(r.Header.Values(name)) > 0 })
+}
+
+// localHost reports whether a Host header names this machine by an address, or as
+// localhost.
+func localHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }

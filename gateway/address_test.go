@@ -83,13 +83,24 @@ func TestLoopbackOnly(t *testing.T) {
 		{"192.0.2.1:5", "X-Real-Ip", false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-		r.RemoteAddr = c.peer
+		r.RemoteAddr, r.Host = c.peer, "localhost:8080"
 		if c.header != "" {
 			r.Header.Set(c.header, "127.0.0.1")
 		}
 		err := serve(echo.New().NewContext(r, httptest.NewRecorder()))
 		if c.local && err != nil || !c.local && !fault.Is(err, fault.NotFound) {
 			t.Errorf("%s with %q: %v", c.peer, c.header, err)
+		}
+	}
+}
+
+func TestLocalHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "LOCALHOST:8080": true, "127.0.0.1": true, "127.0.0.1:8080": true, "[::1]:8080": true, "[::1]": true,
+		"": false, "evil.example": false, "evil.example:8080": false, "localhost.evil.example": false, "192.0.2.1:80": false,
+	} {
+		if localHost(host) != want {
+			t.Errorf("%q: %v", host, !want)
 		}
 	}
 }

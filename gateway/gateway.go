@@ -153,6 +153,7 @@ func (g *Gateway) build() error {
 		Metrics:          g.metrics,
 		Deliver:          func(m mqtt.Message) { g.hub.Deliver(m) },
 		Link:             func(up bool) { g.hub.Link(up) },
+		Missed:           func(t mqtt.Topic) { g.hub.Missed(t) },
 	})
 	if err != nil {
 		return err
@@ -171,6 +172,7 @@ func (g *Gateway) build() error {
 		Topics:       cfg.TopicLimits(),
 		PayloadBytes: limits.PayloadBytes,
 		DollarTopics: cfg.Upstream.DollarTopics,
+		Reserved:     upstream.Reserved,
 		Rate:         limits.PublishRate,
 		Burst:        limits.PublishBurst,
 		Timeout:      limits.PublishTimeout,
@@ -225,7 +227,10 @@ func (g *Gateway) complaints() (all []error) {
 	if g.draining.Load() {
 		all = append(all, errors.New("the gateway is shutting down"))
 	}
-	if err := g.upstream.Ready(); err != nil {
+	var each interface{ Unwrap() []error }
+	if err := g.upstream.Ready(); errors.As(err, &each) {
+		all = append(all, each.Unwrap()...)
+	} else if err != nil {
 		all = append(all, err)
 	}
 	return all

@@ -1,9 +1,12 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -120,5 +123,59 @@ func TestExpiredTokenPublishesNothing(t *testing.T) {
 	answer, body := g.Do(t, old, http.MethodPost, "/v1/topics/a", "x")
 	if answer.StatusCode != http.StatusUnauthorized || !strings.Contains(body, `"token-expired"`) {
 		t.Errorf("%d %s", answer.StatusCode, body)
+	}
+}
+
+// Without a length an HTTP/1.0 body ends with the connection; taken for none, it
+// would be published empty.
+func TestHTTP10BodyNeedsALength(t *testing.T) {
+	g := gatewaytest.Start(t)
+	token := gatewaytest.All(t)
+	for header, want := range map[string]int{"": http.StatusBadRequest, "Content-Length: 2\r\n": http.StatusOK} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(g.URL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_, err = io.WriteString(conn, "POST /v1/topics/a HTTP/1.0\r\nAuthorization: Bearer "+token+"\r\n"+header+"\r\nhi")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.StatusCode != want {
+			t.Errorf("with %q: %d, want %d", header, answer.StatusCode, want)
+		}
+	}
+}
+
+// What explain says of the gateway's own topics is what publishing says.
+func TestReservedTopics(t *testing.T) {
+	g := gatewaytest.Start(t)
+	token := gatewaytest.All(t)
+	for topic, want := range map[string]int{"flyscreen-barrier/x": http.StatusBadRequest, "flyscreen/x": http.StatusOK} {
+		if answer, body := g.Do(t, token, http.MethodPost, "/v1/topics/"+topic, "x"); answer.StatusCode != want {
+			t.Errorf("publish to %s: %d %s", topic, answer.StatusCode, body)
+		}
+		question := `{"action":"publish","topic":"` + topic + `"}`
+		if answer, body := g.Do(t, token, http.MethodPost, "/v1/authz/explain", question, "Content-Type: application/json"); answer.StatusCode != want {
+			t.Errorf("explain %s: %d %s", topic, answer.StatusCode, body)
+		}
+	}
+}
+
+// Two issuers may use one subject; neither uses up the other's limits.
+func TestLimitsTellIssuersApart(t *testing.T) {
+	g := gatewaytest.Start(t, "limits.publish_rate=0.001", "limits.publish_burst=1")
+	for _, issuer := range []string{"https://one.example", "https://two.example"} {
+		token := gatewaytest.Token(t, auth.Claims{Issuer: issuer, All: []string{"#"}})
+		if answer, body := g.Do(t, token, http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", issuer, answer.StatusCode, body)
+		}
+		if answer, body := g.Do(t, token, http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("%s, a second time: %d %s", issuer, answer.StatusCode, body)
+		}
 	}
 }

@@ -102,10 +102,11 @@ func (g *Gateway) limitBody(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// loopbackOnly looks at the peer itself: a header cannot make it local.
+// loopbackOnly looks at the peer itself: a header cannot make it local. The host
+// must be local too, or a page could have its name resolved to this machine.
 func loopbackOnly(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if ip := peer(c.Request()); !ip.IsLoopback() || forwarded(c.Request()) {
+		if ip := peer(c.Request()); !ip.IsLoopback() || !localHost(c.Request().Host) || forwarded(c.Request()) {
 			return fault.New(fault.NotFound, "there is nothing at this path")
 		}
 		return next(c)

@@ -81,6 +81,9 @@ func Decode(data []byte, v any) error {
 	if loneSurrogate(data) {
 		return fault.New(fault.InvalidPayload, `the JSON holds half of a surrogate pair (\ud800 to \udfff), which is no character`)
 	}
+	if name, twice := doubled(json.NewDecoder(bytes.NewReader(data))); twice {
+		return fault.New(fault.InvalidPayload, "the JSON member %q is given twice", printable(name))
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -90,6 +93,45 @@ func Decode(data []byte, v any) error {
 		return fault.New(fault.InvalidPayload, "the JSON goes on behind its value")
 	}
 	return nil
+}
+
+// doubled looks for a member that is given twice, in any case: the decoder would
+// take the last one without a word. A payload's own members are not ours to judge.
+func doubled(d *json.Decoder) (name string, twice bool) {
+	token, err := d.Token()
+	if err != nil { // the decoder will say what is wrong
+		return "", false
+	}
+	delim, _ := token.(json.Delim)
+	if delim != '{' && delim != '[' {
+		return "", false
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if delim == '{' {
+			if token, err = d.Token(); err != nil {
+				return "", false
+			}
+			name, _ = token.(string)
+			folded := strings.ToLower(name)
+			if seen[folded] {
+				return name, true
+			}
+			seen[folded] = true
+			if name == "payload" {
+				var skipped json.RawMessage
+				if d.Decode(&skipped) != nil {
+					return "", false
+				}
+				continue
+			}
+		}
+		if name, twice = doubled(d); twice {
+			return name, true
+		}
+	}
+	_, _ = d.Token() // the closing bracket
+	return "", false
 }
 
 // loneSurrogate reports a \u escape of half a character, which decoders replace by
@@ -125,6 +167,8 @@ func jsonComplaint(err error) string {
 	var kind *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
 	switch {
+	case errors.As(err, &kind) && kind.Field == "":
+		return "the JSON is " + kind.Value + ", not what is asked for here"
 	case errors.As(err, &kind):
 		return "the JSON member " + strconv.Quote(kind.Field) + " has the wrong type"
 	case errors.As(err, &syntax), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

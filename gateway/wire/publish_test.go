@@ -158,3 +158,29 @@ func TestDecodeRefusesHalfCharacters(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodeRefusesDoubledMembers(t *testing.T) {
+	for text, good := range map[string]bool{
+		`{"topic":"a","text":"x"}`:                                  true,
+		`{"topic":"a","payload":{"a":1,"a":2,"A":[{"b":1,"b":2}]}}`: true, // the payload is the client's
+		`{"topic":"a","topic":"b","text":"x"}`:                      false,
+		`{"topic":"a","Topic":"b","text":"x"}`:                      false,
+		`{"topic":"a","payload":1,"payload":2}`:                     false,
+	} {
+		var p wire.Publish
+		if err := wire.Decode([]byte(text), &p); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	var batch struct {
+		Messages []wire.Publish `json:"messages"`
+	}
+	if err := wire.Decode([]byte(`{"messages":[{"topic":"a","text":"x"},{"topic":"a","text":"x"}]}`), &batch); err != nil {
+		t.Error(err)
+	}
+	for _, text := range []string{`{"messages":[{"topic":"a"}],"messages":[]}`, `{"messages":[{"topic":"a"},{"topic":"a","topic":"a"}]}`} {
+		if err := wire.Decode([]byte(text), &batch); err == nil {
+			t.Error(text)
+		}
+	}
+}

@@ -90,6 +90,10 @@ func (d *Door) body(c echo.Context, most int, tooLarge error) ([]byte, error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return nil, fault.New(fault.UnsupportedMedia, "the body must come without Content-Encoding")
 	}
+	if !r.ProtoAtLeast(1, 1) && r.Header.Get("Content-Length") == "" && r.Method != http.MethodDelete {
+		// Its body would end with the connection, and net/http takes it for none.
+		return nil, fault.New(fault.BadRequest, "an HTTP/1.0 request must bring Content-Length")
+	}
 	if r.ContentLength > int64(most) {
 		return nil, tooLarge
 	}

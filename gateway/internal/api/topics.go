@@ -128,11 +128,14 @@ func (d *Door) Get(c echo.Context, p auth.Principal) error {
 	if _, err := stream.Narrow(p, mqtt.Filter(topic), true); err != nil {
 		return fault.New(fault.NotAuthorized, "no grant allows reading the topic %q", topic)
 	}
-	messages, _, err := d.retained(c.Request().Context(), mqtt.Filter(topic))
+	messages, complete, err := d.retained(c.Request().Context(), mqtt.Filter(topic))
 	if err != nil {
 		return err
 	}
 	at := slices.IndexFunc(messages, func(m mqtt.Message) bool { return m.Topic == topic })
+	if at < 0 && !complete {
+		return fault.New(fault.UpstreamTimeout, "the broker did not say in time whether the topic %q has a retained message", topic)
+	}
 	if at < 0 {
 		return fault.New(fault.NotFound, "the topic %q has no retained message", topic)
 	}

@@ -40,12 +40,15 @@ type Retainer interface {
 	Retained(ctx context.Context, filter mqtt.Filter) (messages []mqtt.Message, complete bool, err error)
 }
 
-// Subscriber is a stream as the hub sees it. Neither method may block. Both are
-// called by one goroutine at a time, in the broker's order.
+// Subscriber is a stream as the hub sees it. No method may block. All are called
+// by one goroutine at a time, in the broker's order.
 type Subscriber interface {
 	// Deliver hands over a live message. A message that several of the
 	// subscriber's filters match may be handed over once for each, in a row.
 	Deliver(f *Frame)
+	// Missed tells that a live message which the subscriber's filters match could
+	// not be taken from the broker.
+	Missed()
 	// Upstream tells that the live connection came or went. It is called before
 	// the first message of a new connection.
 	Upstream(up bool)
@@ -76,8 +79,8 @@ type Options struct {
 	Metrics prometheus.Registerer // may be nil
 }
 
-// Hub is the fan-out. Its methods are safe for concurrent use, except Deliver and
-// Link, which belong to the one goroutine that reads the live connection.
+// Hub is the fan-out. Its methods are safe for concurrent use, except Deliver,
+// Missed and Link, which belong to the one goroutine that reads the live connection.
 type Hub struct {
 	source   Source
 	retainer Retainer
@@ -154,6 +157,24 @@ func (h *Hub) Deliver(m mqtt.Message) {
 	for i, subscribers := range h.matched {
 		for _, s := range subscribers {
 			s.Deliver(f)
+		}
+		h.matched[i] = nil
+	}
+}
+
+// Missed tells, in order with Deliver, that a live message on topic is lost: each
+// subscriber that it was for is told once, however many of its filters match.
+func (h *Hub) Missed(topic mqtt.Topic) {
+	h.mu.RLock()
+	h.matched = h.tree.match(topic, h.matched[:0])
+	h.mu.RUnlock()
+	told := map[Subscriber]struct{}{}
+	for i, subscribers := range h.matched {
+		for _, s := range subscribers {
+			if _, again := told[s]; !again {
+				told[s] = struct{}{}
+				s.Missed()
+			}
 		}
 		h.matched[i] = nil
 	}

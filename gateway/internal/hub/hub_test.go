@@ -98,6 +98,7 @@ type reader struct {
 	mu     sync.Mutex // guards what follows
 	topics []mqtt.Topic
 	links  []bool
+	missed int
 }
 
 func (r *reader) Deliver(f *hub.Frame) {
@@ -110,6 +111,12 @@ func (r *reader) Upstream(up bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.links = append(r.links, up)
+}
+
+func (r *reader) Missed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missed++
 }
 
 func (r *reader) got() int {
@@ -178,6 +185,25 @@ func TestOneUpstreamSubscriptionServesAll(t *testing.T) {
 		synctest.Wait()
 		if s.count("-a/+") != 1 {
 			t.Error("not unsubscribed after the last one left")
+		}
+	})
+}
+
+func TestMissedIsToldOnceToThoseItWasFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t, newSource())
+		several, one, other := &reader{}, &reader{}, &reader{}
+		subscribe(t, h, several, "a/#", "a/+", "a/1")
+		subscribe(t, h, one, "a/+")
+		subscribe(t, h, other, "b/#")
+		h.Missed("a/1")
+		h.Missed("c")
+		h.Deliver(mqtt.Message{Topic: "b/1"})
+		if several.missed != 1 || one.missed != 1 || other.missed != 0 {
+			t.Errorf("told %d, %d and %d times, want 1, 1 and 0", several.missed, one.missed, other.missed)
+		}
+		if several.got() != 0 || other.got() != 1 {
+			t.Errorf("delivered %d and %d, want 0 and 1", several.got(), other.got())
 		}
 	})
 }

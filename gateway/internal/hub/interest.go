@@ -61,10 +61,15 @@ func (i *interest) forget() {
 // Subscribe attaches s to filters. From the moment of the call every live message
 // that matches one of them is delivered to s; Subscribe returns when the broker
 // has answered for each filter, with nil where it granted. A filter with an error
-// is detached again, if this call attached it. Subscribing to a filter that s has already changes nothing
+// is detached again, if this call attached it; while the connection is down nothing is
+// attached. Subscribing to a filter that s has already changes nothing
 // and waits for its verdict.
 func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) []error {
 	h.mu.Lock()
+	if !h.up {
+		h.mu.Unlock()
+		return slices.Repeat([]error{fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)}, len(filters))
+	}
 	mine := h.subscribers[s]
 	if mine == nil {
 		mine = map[mqtt.Filter]struct{}{}

@@ -16,6 +16,7 @@ type named string
 
 func (named) Deliver(*hub.Frame) {}
 func (named) Upstream(bool)      {}
+func (named) Missed()            {}
 
 var levels = rapid.SampledFrom([]string{"a", "b", "", "$x", "+"})
 

@@ -33,6 +33,8 @@ type Options struct {
 	// DollarTopics are prefixes that begin with "$" which may be published to;
 	// all other such topics are the broker's own.
 	DollarTopics []string
+	// Reserved is the prefix of the gateway's own topics.
+	Reserved string
 	Rate         float64 // publishes a second and principal
 	Burst        int
 	Timeout      time.Duration         // until the broker's answer is given up
@@ -79,6 +81,9 @@ func (d *Desk) Topic(name string) (mqtt.Topic, error) {
 	if t.IsDollar() && !d.dollarAllowed(name) {
 		return "", fault.New(fault.InvalidTopic, `the topic begins with "$", which is the broker's own part of the tree; `+
 			"upstream.dollar_topics lists the prefixes that may be published to")
+	}
+	if d.options.Reserved != "" && strings.HasPrefix(name, d.options.Reserved) {
+		return "", fault.New(fault.InvalidTopic, "topics under %q are the gateway's own", d.options.Reserved)
 	}
 	return t, nil
 }
@@ -150,7 +155,7 @@ func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt
 // allow takes one publish from the client's allowance, waiting for it if it comes
 // soon enough.
 func (d *Desk) allow(ctx context.Context, c Client) error {
-	key := "sub:" + c.Principal.Subject
+	key := "sub:" + c.Principal.Key()
 	if c.Principal.Anonymous {
 		key = "addr:" + c.Address
 	}

@@ -20,6 +20,35 @@ type join struct {
 	requested []string      // as the client wrote them; nil on HTTP streams
 	announced bool          // the client knows that the filters were granted
 	cancel    context.CancelFunc
+	slot      bool // holds one of the stream's slots
+}
+
+// maxJoins is how many joins a client may have at once, until it has read what
+// they brought: a snapshot is much more than the request for it. Subscribe waits
+// for a slot.
+const maxJoins = 2
+
+// maxAtOnce is how many snapshots one join asks for at a time.
+const maxAtOnce = 64
+
+// takeSlot waits until the client may begin another join.
+func (s *Stream) takeSlot(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+// freeSlot gives back the slot that j holds, if any. Needs s.mu.
+func (s *Stream) freeSlot(j *join) {
+	if j.slot {
+		j.slot = false
+		<-s.slots
+	}
 }
 
 // aside keeps live messages during joins, bounded like the queue.
@@ -76,14 +105,17 @@ func (s *Stream) run(j *join) {
 func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) (rounds []*hub.Snapshot, complete bool) {
 	rounds = make([]*hub.Snapshot, len(filters))
 	var wg sync.WaitGroup
+	few := make(chan struct{}, maxAtOnce)
 	for n, f := range filters {
+		few <- struct{}{}
 		wg.Go(func() {
+			defer func() { <-few }()
 			err := s.hub.Await(ctx, f)
 			if err == nil {
 				rounds[n], err = s.hub.Snapshot(ctx, f)
 			}
 			if err != nil && ctx.Err() == nil {
-				s.log.Warn("a snapshot was not to be had", "stream", s.id, "filter", f, "err", err)
+				s.log.Debug("a snapshot was not to be had", "stream", s.id, "filter", f, "err", err)
 			}
 		})
 	}
@@ -96,7 +128,7 @@ func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) (rounds [
 func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.removeJoin(j) {
+	if !s.removeJoin(j) || s.ended {
 		return
 	}
 	for n, f := range filters {
@@ -106,7 +138,8 @@ func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot
 	}
 	frames := s.fresh(rounds)
 	s.queue.pushBatch(frames)
-	s.queue.pushEvent(wire.NewEvent("live", wire.Live{Filters: j.requested, Snapshot: len(frames), Complete: complete}))
+	s.pushEventThen(wire.NewEvent("live", wire.Live{Filters: j.requested, Snapshot: len(frames), Complete: complete}),
+		func() { s.freeSlot(j) })
 	s.release()
 }
 
@@ -156,6 +189,9 @@ func isAmong(live []*hub.Frame, payload []byte, mark uint64) bool {
 
 // release queues what no join waits for any more. Needs s.mu.
 func (s *Stream) release() {
+	if s.ended {
+		return
+	}
 	if s.aside.dropped > 0 {
 		missed := s.aside.dropped
 		s.gap(&missed, wire.GapSlow)

@@ -33,10 +33,11 @@ type control struct {
 	event *wire.Event
 	batch []*hub.Frame // of a snapshot
 	gap   int          // > 0: a gap event for so many messages of a slow client
+	taken func()       // called when the event is taken; may be nil
 }
 
-func (q *queue) pushEvent(e *wire.Event) {
-	q.controls = append(q.controls, control{at: q.tail, event: e})
+func (q *queue) pushEvent(e *wire.Event, taken func()) {
+	q.controls = append(q.controls, control{at: q.tail, event: e, taken: taken})
 }
 
 func (q *queue) pushBatch(frames []*hub.Frame) {
@@ -123,6 +124,9 @@ func (q *queue) takeControl() Item {
 	}
 	done := *c
 	q.controls = q.controls[1:]
+	if done.taken != nil {
+		done.taken()
+	}
 	switch {
 	case len(done.batch) == 1:
 		return Item{Frame: done.batch[0]}

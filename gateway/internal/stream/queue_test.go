@@ -48,11 +48,11 @@ func event(name string) *wire.Event { return &wire.Event{Name: name, Fields: []b
 
 func TestQueueKeepsOrder(t *testing.T) {
 	q := &queue{maxFrames: 10, maxBytes: 1000}
-	q.pushEvent(event("ready"))
+	q.pushEvent(event("ready"), nil)
 	q.pushBatch([]*hub.Frame{{Cursor: "1"}, {Cursor: "2"}})
-	q.pushEvent(event("live"))
+	q.pushEvent(event("live"), nil)
 	q.pushFrame(frame(1))
-	q.pushEvent(event("upstream"))
+	q.pushEvent(event("upstream"), nil)
 	q.pushFrame(frame(2))
 	expect(t, q, 2, "e:ready", "s1")
 	expect(t, q, 100, "s2", "e:live", "m1", "e:upstream", "m2")
@@ -64,11 +64,11 @@ func TestQueueKeepsOrder(t *testing.T) {
 
 func TestQueueTellsTheGapWhereItIs(t *testing.T) {
 	q := &queue{maxFrames: 3, maxBytes: 1000}
-	q.pushEvent(event("live"))
+	q.pushEvent(event("live"), nil)
 	for n := 1; n <= 5; n++ {
 		q.pushFrame(frame(n))
 	}
-	q.pushEvent(event("upstream"))
+	q.pushEvent(event("upstream"), nil)
 	q.pushFrame(frame(6))
 	expect(t, q, 100, "e:live", "gap:3", "m4", "m5", "e:upstream", "m6")
 }
@@ -115,7 +115,7 @@ func TestQueueLosesNothingSilently(t *testing.T) {
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0:
-				q.pushEvent(event(strconv.Itoa(events)))
+				q.pushEvent(event(strconv.Itoa(events)), nil)
 				events++
 			case 1:
 				read(q.take(nil, rapid.IntRange(1, 8).Draw(t, "take")))

@@ -81,6 +81,7 @@ func (r *Registry) newStream(address string) *Stream {
 		log:       r.log,
 		metrics:   r.metrics,
 		wake:      make(chan struct{}, 1),
+		slots:     make(chan struct{}, maxJoins),
 		subs:      map[mqtt.Filter]*subscription{},
 		effective: map[mqtt.Filter]int{},
 	}
@@ -97,14 +98,15 @@ func (r *Registry) claim(s *Stream, p auth.Principal) error {
 	if p.Anonymous {
 		return nil
 	}
-	if r.subjects[p.Subject] >= r.limits.PerSubject {
+	key := p.Key()
+	if r.subjects[key] >= r.limits.PerSubject {
 		return fault.New(fault.RateLimited, "the subject has its maximum of %d streams", r.limits.PerSubject).Retry(retryTooMany)
 	}
 	if before := r.streams[s]; before != "" {
 		countDown(r.subjects, before)
 	}
-	r.subjects[p.Subject]++
-	r.streams[s] = p.Subject
+	r.subjects[key]++
+	r.streams[s] = key
 	return nil
 }
 

@@ -49,6 +49,7 @@ type Stream struct {
 	log      *slog.Logger
 	metrics  *metrics
 	wake     chan struct{}
+	slots    chan struct{}   // one for each join of the client's that is not done
 	ctx      context.Context // done when the stream is closed
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // goroutines of joins
@@ -126,6 +127,7 @@ func (s *Stream) abortJoins() {
 	for _, j := range s.joins {
 		if j.announced {
 			j.cancel()
+			s.freeSlot(j)
 		} else {
 			waiting = append(waiting, j) // Subscribe goes on with it
 		}
@@ -179,7 +181,10 @@ func (s *Stream) Send(e *wire.Event) {
 }
 
 // pushEvent needs s.mu.
-func (s *Stream) pushEvent(e *wire.Event) {
+func (s *Stream) pushEvent(e *wire.Event) { s.pushEventThen(e, nil) }
+
+// pushEventThen calls taken, under s.mu, when the event is taken. Needs s.mu.
+func (s *Stream) pushEventThen(e *wire.Event, taken func()) {
 	if s.ended {
 		return
 	}
@@ -187,7 +192,7 @@ func (s *Stream) pushEvent(e *wire.Event) {
 		s.end(wire.CloseSlowConsumer, "too many answers wait for a client that does not read")
 		return
 	}
-	s.queue.pushEvent(e)
+	s.queue.pushEvent(e, taken)
 	s.greeted()
 	s.signal()
 }
@@ -231,7 +236,7 @@ func (s *Stream) end(code wire.CloseCode, reason string) {
 	if e.Reconnect {
 		e.AfterMS = rand.Int64N(maxReconnectDelay.Milliseconds()) //nolint:gosec // not a secret: it only spreads load
 	}
-	s.queue.pushEvent(wire.NewEvent(EndEvent, e))
+	s.queue.pushEvent(wire.NewEvent(EndEvent, e), nil)
 	s.ended = true
 	s.signal()
 }

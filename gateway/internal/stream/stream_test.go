@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -353,6 +354,70 @@ func TestUnsubscribeEndsDelivery(t *testing.T) {
 		b.publish("a/1", "1")
 		b.publish("a/2", "1")
 		b.expect(s, `a/1=1`)
+	})
+}
+
+func TestFailedSubscribeLeavesTheOlderOne(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("a/1", "a/2"))
+		defer s.Close()
+		b.subscribe(s, "a/+")
+		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
+		strict := []stream.Request{{Filter: "a/+", Strict: true}}
+		results := s.Subscribe(b.t.Context(), strict, false, func([]stream.Result) []*wire.Event { return nil })
+		if !fault.Is(results[0].Err, fault.NotAuthorized) {
+			t.Errorf("%+v", results)
+		}
+		b.hub.Link(false)
+		if down := b.subscribe(s, "a/+"); !fault.Is(down[0].Err, fault.UpstreamUnavailable) {
+			t.Errorf("%+v", down)
+		}
+		b.expect(s, `upstream{"connected":false} answer{}`)
+		b.hub.Link(true)
+		b.publish("a/1", "1")
+		b.expect(s, `upstream{"connected":true} gap{"missed":null,"reason":"upstream"} live{"snapshot":0,"complete":true} a/1=1`)
+	})
+}
+
+// Snapshots are much more than the requests for them: who does not read what they
+// brought gets no more of them.
+func TestJoinsWaitForTheReader(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		s := b.open(reader("#"))
+		defer s.Close()
+		var asked atomic.Int64
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 5 {
+				b.subscribe(s, "a")
+				asked.Add(1)
+			}
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := asked.Load(); n != 2 {
+			t.Errorf("%d joins of a client that reads nothing", n)
+		}
+		for asked.Load() < 5 {
+			s.Take(nil, 100)
+			time.Sleep(time.Second)
+		}
+		wg.Wait()
+	})
+}
+
+func TestNarrowedFiltersAreBounded(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		p := reader()
+		for n := range 600 {
+			p.Grants.Sub = append(p.Grants.Sub, mqtt.Filter(fmt.Sprintf("+/%d", n)))
+		}
+		s := b.open(p)
+		defer s.Close()
+		results := b.subscribe(s, "a/+", "b/+")
+		if len(results[0].Granted) != 600 || !fault.Is(results[1].Err, fault.BadRequest) {
+			t.Errorf("%d granted, then %v", len(results[0].Granted), results[1].Err)
+		}
 	})
 }
 

@@ -33,7 +33,11 @@ type subscription struct {
 	snapshot  bool
 	named     bool // the client names its filters in "live"
 	announced bool
+	before    *subscription // what it replaces, until it is announced
 }
+
+// maxEffective is how many narrowed filters one stream may have.
+const maxEffective = 1000
 
 // maxQoS is the highest QoS that a stream is given: one delivery path to a
 // browser cannot keep "exactly once".
@@ -63,6 +67,9 @@ func Narrow(principal auth.Principal, f mqtt.Filter, strict bool) ([]mqtt.Filter
 // Subscribing again to a filter takes a new snapshot. One goroutine at a time may
 // call Subscribe.
 func (s *Stream) Subscribe(ctx context.Context, requests []Request, named bool, answer func([]Result) []*wire.Event) []Result {
+	if err := s.takeSlot(ctx); err != nil { // the connection is over: nobody waits for an answer
+		return nil
+	}
 	results, j := s.prepare(requests, named)
 	s.askBroker(ctx, results)
 
@@ -70,11 +77,12 @@ func (s *Stream) Subscribe(ctx context.Context, requests []Request, named bool, 
 	defer s.mu.Unlock()
 	var wanted []mqtt.Filter
 	for i, r := range results {
+		sub := s.subs[r.Filter]
 		if r.Err != nil {
-			s.forget(r.Filter)
+			s.restore(sub)
 			continue
 		}
-		s.subs[r.Filter].announced = true
+		sub.announced, sub.before = true, nil
 		if requests[i].Snapshot {
 			wanted = union(wanted, r.Granted)
 		}
@@ -95,6 +103,8 @@ func (s *Stream) Subscribe(ctx context.Context, requests []Request, named bool, 
 	s.release()
 	if len(wanted) > 0 {
 		s.run(j)
+	} else {
+		s.freeSlot(j)
 	}
 	return results
 }
@@ -104,20 +114,42 @@ func (s *Stream) Subscribe(ctx context.Context, requests []Request, named bool, 
 func (s *Stream) prepare(requests []Request, named bool) ([]Result, *join) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := &join{}
+	j := &join{slot: true}
 	results := make([]Result, len(requests))
 	for i, q := range requests {
 		r := Result{Filter: q.Filter, QoS: min(q.QoS, maxQoS)}
 		if _, again := s.subs[q.Filter]; !again && len(s.subs) >= s.limits.Filters {
 			r.Err = fault.New(fault.BadRequest, "a connection may hold %d filters", s.limits.Filters)
-		} else if r.Granted, r.Err = Narrow(s.principal, q.Filter, q.Strict); r.Err == nil {
-			s.note(&subscription{filter: q.Filter, granted: r.Granted, snapshot: q.Snapshot, named: named})
+		} else if r.Granted, r.Err = s.narrow(q); r.Err == nil {
+			s.note(&subscription{filter: q.Filter, granted: r.Granted, snapshot: q.Snapshot, named: named, before: s.subs[q.Filter]})
 			j.filters = union(j.filters, r.Granted)
 		}
 		results[i] = r
 	}
 	s.begin(j)
 	return results, j
+}
+
+// narrow is Narrow with a bound on what many grants can make of few filters.
+// Needs s.mu.
+func (s *Stream) narrow(q Request) ([]mqtt.Filter, error) {
+	granted, err := Narrow(s.principal, q.Filter, q.Strict)
+	if err == nil && len(s.effective)+len(granted) > maxEffective {
+		return nil, fault.New(fault.BadRequest, "narrowed by the grants, the connection's filters become more than %d", maxEffective)
+	}
+	return granted, err
+}
+
+// restore undoes a subscription that failed: an older one for the same filter goes
+// on. Needs s.mu.
+func (s *Stream) restore(sub *subscription) {
+	switch {
+	case sub == nil || sub.announced: // it was not this call's
+	case sub.before != nil:
+		s.note(sub.before)
+	default:
+		s.forget(sub.filter)
+	}
 }
 
 // note adds sub, in place of an older one for the same filter. Needs s.mu.
@@ -155,13 +187,16 @@ func (s *Stream) askBroker(ctx context.Context, results []Result) {
 	for _, r := range results {
 		all = union(all, r.Granted)
 	}
-	errs := s.hub.Subscribe(ctx, s, all)
+	verdicts := make(map[mqtt.Filter]error, len(all))
+	for n, err := range s.hub.Subscribe(ctx, s, all) {
+		verdicts[all[n]] = err
+	}
 	for i := range results {
 		r := &results[i]
 		asked := r.Granted
 		r.Granted = nil
 		for _, f := range asked {
-			if err := errs[slices.Index(all, f)]; err == nil {
+			if err := verdicts[f]; err == nil {
 				r.Granted = append(r.Granted, f)
 			} else if r.Err == nil {
 				r.Err = err
@@ -247,9 +282,15 @@ func (s *Stream) expire() {
 	}
 }
 
+// union appends to a what of b it lacks.
 func union(a, b []mqtt.Filter) []mqtt.Filter {
+	has := make(map[mqtt.Filter]struct{}, len(a)+len(b))
+	for _, f := range a {
+		has[f] = struct{}{}
+	}
 	for _, f := range b {
-		if !slices.Contains(a, f) {
+		if _, is := has[f]; !is {
+			has[f] = struct{}{}
 			a = append(a, f)
 		}
 	}

@@ -24,7 +24,10 @@ import (
 type conn struct {
 	wire         wireConn
 	r            *bufio.Reader
-	pass         int // bytes of the checked packet that the reader has not taken yet
+	pass         int    // bytes of the checked packet that the reader has not taken yet
+	instead      []byte // bytes that the reader takes before any others
+	substitute   []byte // follows an oversized packet's end (oversize.go); nil: none is under way
+	skip         int    // bytes of the oversized packet that have not been thrown away yet
 	greeted      bool
 	track        *tracker
 	maxPacket    int
@@ -76,10 +79,15 @@ func (s socket) Read(p []byte) (int, error) {
 
 // Read hands out checked packets only.
 func (c *conn) Read(p []byte) (int, error) {
-	for c.pass == 0 {
+	for c.pass == 0 && len(c.instead) == 0 {
 		if err := c.next(); err != nil {
 			return 0, c.fail(err)
 		}
+	}
+	if len(c.instead) > 0 {
+		n := copy(p, c.instead)
+		c.instead = c.instead[n:]
+		return n, nil
 	}
 	n, err := c.r.Read(p[:min(len(p), c.pass)])
 	c.pass -= n
@@ -101,13 +109,16 @@ func (c *conn) fail(err error) error {
 }
 
 // next checks the packet that comes next and, unless it is to be dropped, sets
-// pass to its length.
+// pass to its length. It goes on with an oversized packet in steps.
 func (c *conn) next() error {
+	if c.substitute != nil {
+		return c.skipOn()
+	}
 	h, err := c.peekHeader()
 	if err != nil {
 		return err
 	}
-	if err := checkInbound(h, c.maxPacket); err != nil {
+	if err := checkInbound(h); err != nil {
 		return err
 	}
 	if c.greeted == (h.kind == typeConnack) { // 3.1.1 section 3.2: the first packet, and only the first
@@ -121,6 +132,9 @@ func (c *conn) next() error {
 	}
 	if err != nil {
 		return err
+	}
+	if h.kind == typePublish && h.total > c.maxPacket {
+		return c.replace(h)
 	}
 	if pass {
 		c.pass = h.total

@@ -27,6 +27,9 @@
 //     net.Conn under it, checks each packet in both directions.
 //   - It calls every matching route for one packet, and routes outlive their
 //     subscriptions. So there are no routes, only the default handler.
+//   - It reads a message of any size. So conn puts a small one in the place of a
+//     message that is too large; to end the connection would bring a retained one
+//     again and again.
 //   - It does not notice when its connection is closed from our side. So conn
 //     fails reads with an error of its own, and ending a conn ends the session.
 //   - Its publish and subscribe calls block while the socket does. So a session's
@@ -35,7 +38,7 @@
 // # Order
 //
 // One goroutine of the library reads, handles and acknowledges live messages; the
-// handler calls Options.Deliver directly. Link(false) of one connection comes
+// handler calls Options.Deliver and Missed directly. Link(false) of one connection comes
 // after its last Deliver and before Link(true) of the next.
 //
 // # Markers

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func FuzzInbound(f *testing.F) {
 	for _, seed := range []string{
 		"\x40\x02\x00\x01", "\x50\x02\x00\x02\x70\x02\x00\x02", "\x90\x04\x00\x03\x00\x80", "\xb0\x02\x00\x04", "\xd0\x00",
 		"\x30\x05\x00\x01axx", "\x32\x05\x00\x01a\x00\x01", "\x90\x05\x00\x03\x00\x00\x00", "\x70\x02\x00\x02", "\x30\xff\xff\xff\x7f", "\x20\x02\x00\x00",
-		"\x30\x03\x00\x00x", "\x40\x02\x00\x09",
+		"\x30\x81\x10\x00\x01a" + strings.Repeat("x", 2046) + "\x40\x02\x00\x01", "\x30\x03\x00\x00x", "\x40\x02\x00\x09",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -52,7 +53,7 @@ func FuzzInbound(f *testing.F) {
 			}
 			switch p := p.(type) {
 			case *packets.PublishPacket:
-				if len(p.Payload) > maxPacket || p.Qos > 1 || p.TopicName == "" {
+				if len(p.Payload) > maxPacket && p.TopicName != tooLarge || p.Qos > 1 || p.TopicName == "" {
 					t.Errorf("got %s", p)
 				}
 			case *packets.PubackPacket:

@@ -58,14 +58,13 @@ func parseHeader(b []byte) (header, error) {
 }
 
 // checkInbound holds a fixed header from the broker to what a server may send
-// (3.1.1 section 2.2.1) and to our bounds, before anybody allocates for it.
-func checkInbound(h header, maxPacket int) error {
+// (3.1.1 section 2.2.1) and to our bounds, before anybody allocates for it. A
+// PUBLISH may have any size here: conn replaces one that is too large.
+func checkInbound(h header) error {
 	remaining, want := h.total-h.size, -1
 	switch h.kind {
 	case typePublish:
 		switch {
-		case h.total > maxPacket:
-			return fmt.Errorf("the broker announced a packet of %d bytes, more than the %d allowed", h.total, maxPacket)
 		case h.qos() > 1: // we subscribe at QoS 0 and 1 only (section 3.8.4), and 3 is malformed
 			return fmt.Errorf("the broker sent a PUBLISH with QoS %d", h.qos())
 		case remaining < 3+2*int(h.qos()):

@@ -21,8 +21,9 @@ import (
 // Whatever the broker sends, the process lives and the connection is replaced.
 func TestHostileBroker(t *testing.T) {
 	for name, bytes := range map[string]string{
-		"giant publish":            "\x30\xff\xff\xff\x7f",
-		"publish over the limit":   "\x30\x81\x80\x45",
+		"giant publish cut off":    "\x30\xff\xff\xff\x7f\x00\x01ax",
+		"giant without a topic":    "\x30\xff\xff\xff\x7f\x00\x00",
+		"giant publish with qos 2": "\x34\xff\xff\xff\x7f",
 		"length of five bytes":     "\x30\xff\xff\xff\xff\x01",
 		"publish with qos 3":       "\x36\x07\x00\x01a\x00\x01xx",
 		"publish with qos 2":       "\x34\x07\x00\x01a\x00\x01xx",

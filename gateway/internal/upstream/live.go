@@ -17,7 +17,7 @@ type live struct {
 	u    *Upstream
 	link *link
 
-	// turn is held through each Deliver, Link and reached, so that none runs
+	// turn is held through each Deliver, Link, Missed and reached, so that none runs
 	// concurrently with another and none of an ended session's comes late.
 	// Callbacks under a lock are against the house's habit; here their order is the
 	// lock's whole purpose, and they may not call back. It guards the following.
@@ -56,6 +56,12 @@ func (l *live) handle(s *session, m paho.Message) {
 	switch {
 	case topic == l.u.barrierTopic(roleLive):
 		s.marker(string(m.Payload()))
+	case topic == tooLarge:
+		l.drop("too_large")
+		// Whether it was retained matters as below.
+		if missed := string(m.Payload()); l.open == s && !m.Retained() && !unfit(missed) {
+			l.u.o.Missed(mqtt.Topic(missed))
+		}
 	case unfit(topic):
 		l.drop("unfit")
 	case m.Retained():

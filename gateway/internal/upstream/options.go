@@ -44,7 +44,8 @@ type Options struct {
 	// attempts (defaults 200 ms and 5 s).
 	BackoffMin, BackoffMax time.Duration
 	// MaxPacket is the largest packet accepted from the broker, in bytes (default
-	// 1 MiB + 64 KiB). A larger one ends the connection before it is read.
+	// 1 MiB + 64 KiB). A larger message is thrown away as it comes in, acknowledged,
+	// and told by Missed or an incomplete snapshot.
 	MaxPacket int
 	// MaxInflight is how many publishes may wait for the broker's answer (default
 	// 4,096, at most 60,000); beyond it Publish fails with fault.Overloaded.
@@ -57,13 +58,16 @@ type Options struct {
 	// Metrics gets the room's metrics; nil means none are exposed.
 	Metrics prometheus.Registerer
 	// Deliver gets the live messages, in the broker's order. It is never called
-	// concurrently with itself, with Link or with a Barrier's reached, and must
+	// concurrently with itself, Link, Missed or a Barrier's reached, and must
 	// neither block nor call this package.
 	Deliver func(mqtt.Message)
 	// Link says that the live connection came (true) or went (false), under
 	// Deliver's rules: false comes after the last Deliver of the connection that
 	// went, true before the first of the one that came.
 	Link func(up bool)
+	// Missed tells, under Deliver's rules and in its order, that the live message
+	// on topic was larger than MaxPacket.
+	Missed func(topic mqtt.Topic)
 }
 
 // Protocol maxima (3.1.1 section 2.2.3) and the room's own fixed bounds.
@@ -106,6 +110,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Link == nil {
 		o.Link = func(bool) {}
+	}
+	if o.Missed == nil {
+		o.Missed = func(mqtt.Topic) {}
 	}
 	return o
 }

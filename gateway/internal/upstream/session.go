@@ -135,6 +135,16 @@ func (s *session) close(wait time.Duration) {
 	close(s.gone)
 }
 
+// over reports whether the connection has ended.
+func (s *session) over() bool {
+	select {
+	case <-s.conn.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Reasons why an order did not end well, besides the library's.
 var (
 	errNotTaken = errors.New("not handed over") // certain: nothing was sent

@@ -41,8 +41,8 @@ type round struct {
 	messages []mqtt.Message
 	index    map[mqtt.Topic]int
 	bytes    int
-	capped   bool
-	cancel   context.CancelCauseFunc // ends the collecting
+	capped   bool // the caps are reached: nothing more is kept
+	lacking  bool // a message was larger than Options.MaxPacket
 
 	done     chan struct{} // closed when the following are set
 	complete bool
@@ -64,8 +64,8 @@ func newSnapshots(u *Upstream) *snapshots {
 }
 
 // Retained collects the retained messages that match filter. complete is false
-// when a cap was hit or the broker did not finish within 5 s; messages then holds
-// what came until then. The order is the broker's. The error is ctx's, or a
+// when a cap was hit, a message was larger than Options.MaxPacket, or the broker did
+// not finish within 5 s; messages then holds what was kept. The order is the broker's. The error is ctx's, or a
 // *fault.Error: UpstreamUnavailable, NotAuthorized when the broker refused the
 // filter, Overloaded when too many other filters wait.
 //
@@ -169,33 +169,38 @@ func (q *snapshots) do(ctx context.Context, r *round) {
 	err := q.collect(limited, s, r)
 	switch {
 	case err == nil:
-		r.complete = true
-	case errors.Is(err, errCapped), errors.Is(err, context.DeadlineExceeded):
+		r.complete = !r.capped && !r.lacking
+	// err itself does not tell whose limit it speaks of: it may hold what another
+	// round ended the connection for.
+	case !s.over() && errors.Is(limited.Err(), context.DeadlineExceeded):
 		// What is still under way for this round must not get into the next one.
-		s.conn.end(fmt.Errorf("a snapshot was given up: %w", err))
+		s.conn.end(fmt.Errorf("a snapshot did not end within %s", barrierLimit))
 	default:
 		r.messages, r.err = nil, roundFault(err)
 	}
 	q.finish(r)
-	if r.complete {
+	if err == nil {
 		q.unsubscribe(ctx, s, r.filter)
 	}
 }
 
-// session is the connection for a round. While the broker is there it is worth
-// waiting for: the live connection may be back first, and a snapshot beyond a cap
-// ends this one.
+// session is the connection for a round; nil: there is none. While the broker is
+// there it is worth waiting for: the live connection may be back first, and a
+// round without an end ends this one, which the link may not have noticed yet.
 func (q *snapshots) session(ctx context.Context) *session {
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
 	for {
-		if s := q.link.current.Load(); s != nil || q.u.live.link.current.Load() == nil {
+		if s := q.link.current.Load(); s != nil && !s.over() {
 			return s
+		}
+		if q.u.live.link.current.Load() == nil {
+			return nil
 		}
 		select {
 		case <-q.arrived:
 		case <-ctx.Done():
-			return q.link.current.Load()
+			return nil
 		}
 	}
 }
@@ -220,16 +225,13 @@ func (q *snapshots) finish(r *round) {
 	close(r.done)
 }
 
-var errCapped = errors.New("a cap was hit")
-
 // collect sends SUBSCRIBE and, without waiting, the barrier behind it: a broker
 // handles a connection's packets in order, so the marker comes back after the
-// retained messages.
+// retained messages. That is so beyond a cap too: to hang up there would cost
+// everybody the connection whenever somebody asks for much.
 func (q *snapshots) collect(ctx context.Context, s *session, r *round) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	q.take(r, cancel)
-	defer q.take(nil, nil)
+	q.take(r)
+	defer q.take(nil)
 	wanted := make(map[string]byte)
 	for _, f := range withParent(r.filter) {
 		wanted[f] = 0
@@ -239,14 +241,11 @@ func (q *snapshots) collect(ctx context.Context, s *session, r *round) error {
 		return err
 	}
 	if err := s.echo(ctx, q.u.barrierTopic(roleSnapshot), 0, func() {}); err != nil {
-		return errors.Join(err, context.Cause(ctx))
+		return err
 	}
 	token, err := s.await(ctx, o)
 	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
-	}
-	if q.isCapped(r) { // the marker may have come back all the same
-		return errCapped
+		return err
 	}
 	return subscribeFault(r.filter, token.(*paho.SubscribeToken).Result())
 }
@@ -261,19 +260,11 @@ func withParent(f mqtt.Filter) []string {
 	return []string{string(f)}
 }
 
-func (q *snapshots) isCapped(r *round) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return r.capped
-}
-
 // take makes r (or none) the round whose messages come in.
-func (q *snapshots) take(r *round, cancel context.CancelCauseFunc) {
+func (q *snapshots) take(r *round) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taking = r; r != nil {
-		r.cancel = cancel
-	}
+	q.taking = r
 }
 
 // unsubscribe ends the round's subscription before the next one begins. A broker
@@ -295,12 +286,26 @@ func (q *snapshots) handle(s *session, m paho.Message) {
 		s.marker(string(m.Payload()))
 		return
 	}
-	if !m.Retained() || unfit(topic) { // live messages come too while subscribed
+	if !m.Retained() { // live messages come too while subscribed
+		return
+	}
+	large := topic == tooLarge
+	if large {
+		q.u.metrics.dropped.WithLabelValues("too_large").Inc()
+		topic = string(m.Payload())
+	}
+	if unfit(topic) {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if r := q.taking; r != nil && s == q.link.current.Load() && r.filter.Matches(mqtt.Topic(topic)) {
+	r := q.taking
+	if r == nil || s != q.link.current.Load() || !r.filter.Matches(mqtt.Topic(topic)) {
+		return
+	}
+	if large {
+		r.lacking = true
+	} else {
 		r.add(received(topic, m.Payload(), m.Qos(), true), q.u.o.SnapshotMessages, q.u.o.SnapshotBytes)
 	}
 }
@@ -314,7 +319,6 @@ func (r *round) add(m mqtt.Message, maxMessages, maxBytes int) {
 	size := len(m.Topic) + len(m.Payload)
 	if r.capped || len(r.messages) >= maxMessages || r.bytes+size > maxBytes {
 		r.capped = true
-		r.cancel(errCapped)
 		return
 	}
 	r.bytes += size

@@ -273,7 +273,7 @@ func wantCode(t *testing.T, err error, codes ...fault.Code) {
 	t.Errorf("got error %v, want one of %v", err, codes)
 }
 
-// record is a Deliver and Link that keeps what it was told, as short texts, and
+// record is a Deliver, Link and Missed that keeps what it was told, as short texts, and
 // notices calls that overlap.
 type record struct {
 	busy sync.Mutex // held through each call; only tried, never waited for
@@ -298,6 +298,7 @@ func (r *record) note(event string) {
 
 func (r *record) Deliver(m mqtt.Message) { r.note(fmt.Sprintf("%s=%s", m.Topic, m.Payload)) }
 func (r *record) Link(up bool)           { r.note(fmt.Sprintf("link %t", up)) }
+func (r *record) Missed(t mqtt.Topic)    { r.note("missed " + string(t)) }
 
 // list returns the events so far.
 func (r *record) list(t *testing.T) []string {
@@ -311,6 +312,6 @@ func (r *record) list(t *testing.T) []string {
 }
 
 func (r *record) into(o upstream.Options) upstream.Options {
-	o.Deliver, o.Link = r.Deliver, r.Link
+	o.Deliver, o.Link, o.Missed = r.Deliver, r.Link, r.Missed
 	return o
 }

@@ -15,6 +15,9 @@ import (
 // themselves. Nothing in it is ever delivered, whoever's it is.
 const reserved = "flyscreen-barrier/"
 
+// Reserved is the same, for those who refuse it at the door.
+const Reserved = reserved
+
 // Upstream is the gateway's side of the broker: three supervised connections.
 // All methods are safe for concurrent use.
 type Upstream struct {
