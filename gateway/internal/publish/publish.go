@@ -35,10 +35,10 @@ type Options struct {
 	DollarTopics []string
 	// Reserved is the prefix of the gateway's own topics.
 	Reserved string
-	Rate         float64 // publishes a second and principal
-	Burst        int
-	Timeout      time.Duration         // until the broker's answer is given up
-	Metrics      prometheus.Registerer // may be nil
+	Rate     float64 // publishes a second and principal
+	Burst    int
+	Timeout  time.Duration         // until the broker's answer is given up
+	Metrics  prometheus.Registerer // may be nil
 }
 
 // Desk takes publishes. It is safe for concurrent use.
