@@ -64,10 +64,11 @@ func newSnapshots(u *Upstream) *snapshots {
 }
 
 // Retained collects the retained messages that match filter. complete is false
-// when a cap was hit, a message was larger than Options.MaxPacket, or the broker did
-// not finish within 5 s; messages then holds what was kept. The order is the broker's. The error is ctx's, or a
-// *fault.Error: UpstreamUnavailable, NotAuthorized when the broker refused the
-// filter, Overloaded when too many other filters wait.
+// when a cap was hit, a message was larger than Options.MaxPacket, or the broker
+// did not finish within 5 s; messages then holds what was kept. The order is the
+// broker's. The error is ctx's, or a *fault.Error: UpstreamUnavailable,
+// NotAuthorized when the broker refused the filter, Overloaded when too many other
+// filters wait.
 //
 // Rounds run one at a time; calls for one filter that has not had its turn yet
 // share a round, so each sees the broker's state as of after its call.
