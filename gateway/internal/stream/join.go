@@ -86,11 +86,11 @@ func (s *Stream) begin(j *join) { s.joins = append(s.joins, j) }
 
 // run takes j's snapshots in the background and completes it. Needs s.mu.
 func (s *Stream) run(j *join) {
-	if s.ctx.Err() != nil {
-		return
-	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	j.cancel = cancel
+	if ctx.Err() != nil {
+		return
+	}
 	filters := slices.Clone(j.filters)
 	s.wg.Go(func() {
 		defer cancel()
