@@ -43,7 +43,7 @@ func (g *Gateway) answerError(err error, c echo.Context) {
 	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if err := c.Blob(problem.Status, wire.ProblemType, wire.AppendJSON(nil, problem)); err != nil {
+	if err := c.Blob(problem.Status, wire.ProblemType, append(wire.AppendJSON(nil, problem), '\n')); err != nil {
 		g.log.Debug("an answer broke off", "path", c.Path(), "err", err)
 	}
 }

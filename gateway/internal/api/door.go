@@ -110,9 +110,9 @@ func (d *Door) body(c echo.Context, most int, tooLarge error) ([]byte, error) {
 	return data, nil
 }
 
-// answer writes v as JSON.
+// answer writes v as JSON, with a line's end for those who read it in a terminal.
 func answer(c echo.Context, status int, v any) error {
-	return c.Blob(status, echo.MIMEApplicationJSON, wire.AppendJSON(nil, v))
+	return c.Blob(status, echo.MIMEApplicationJSON, append(wire.AppendJSON(nil, v), '\n'))
 }
 
 // mediaType is the request's media type, in lower case and without parameters.

@@ -220,7 +220,7 @@ func (d *Door) List(c echo.Context, p auth.Principal) error {
 		body = wire.AppendMessage(body, m, "")
 	}
 	body = append(body, `],"truncated":`...)
-	body = append(wire.AppendJSON(body, truncated), '}')
+	body = append(wire.AppendJSON(body, truncated), "}\n"...)
 	c.Response().Header().Set("Cache-Control", "no-cache")
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, body)
 }

@@ -36,7 +36,7 @@ func TestMethods(t *testing.T) {
 			case "0":
 				want, status = fmt.Sprintf(`{"topic":%q,"qos":0,"delivery":"sent"}`, topic), http.StatusAccepted
 			}
-			if r.StatusCode != status || r.body != want || r.Header.Get("Content-Type") != "application/json" {
+			if r.StatusCode != status || r.body != want+"\n" || r.Header.Get("Content-Type") != "application/json" {
 				t.Errorf("%s ?%s: %d %s", c.method, query, r.StatusCode, r.body)
 			}
 			if m := stream.Next(); m.Topic != topic || string(m.Payload) != payload || m.Retain {
@@ -131,7 +131,7 @@ func TestTopicSpelling(t *testing.T) {
 		"s/./a": "s/./a", "s/../a": "s/../a", "s/h//a": "s/h//a", "/s": "/s", "s/": "s/", "s/a%20b": "s/a b", "s/a;b=c": "s/a;b=c", "s/a%3Fb": "s/a?b",
 	} {
 		r := do(t, g, token, "PUT", "/v1/topics/"+path, path)
-		if want := fmt.Sprintf(`{"topic":%q,"qos":1,"delivery":"acknowledged"}`, topic); r.body != want {
+		if want := fmt.Sprintf(`{"topic":%q,"qos":1,"delivery":"acknowledged"}`, topic); r.body != want+"\n" {
 			t.Errorf("PUT %s: %s, want %s", path, r.body, want)
 		}
 		wantHeld(t, g, token, path, path)
