@@ -13,7 +13,7 @@ func TestHealth(t *testing.T) {
 	for _, path := range []string{"/livez", "/readyz"} {
 		r := do(t, g, "", "GET", path, "")
 		r.want(t, path, 200, "")
-		if r.body != `{"status":"ok"}` || r.Header.Get("Cache-Control") != "no-store" {
+		if r.body != `{"status":"ok"}`+"\n" || r.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %s %v", path, r.body, r.Header)
 		}
 	}
