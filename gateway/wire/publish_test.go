@@ -184,3 +184,16 @@ func TestDecodeRefusesDoubledMembers(t *testing.T) {
 		}
 	}
 }
+
+// Deep nesting must be refused before anything recurses into it.
+func TestDecodeRefusesDepth(t *testing.T) {
+	var v map[string]any
+	for _, text := range []string{strings.Repeat("[", 1<<20), strings.Repeat(`{"a":`, 1<<18)} {
+		if err := wire.Decode([]byte(text), &v); err == nil {
+			t.Error("taken")
+		}
+	}
+	if err := wire.Decode([]byte(`{"a":[[[1]]]}`), &v); err != nil {
+		t.Error(err)
+	}
+}

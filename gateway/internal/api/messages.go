@@ -49,7 +49,7 @@ func (d *Door) Batch(c echo.Context, p auth.Principal) error {
 		return err
 	}
 	if n := len(messages); n == 0 || n > d.options.BatchMessages {
-		return fault.New(fault.BadRequest, "a batch has 1 to %d messages, not %d", d.options.BatchMessages, n)
+		return fault.New(fault.BadRequest, "a batch has 1 to %d messages", d.options.BatchMessages)
 	}
 	client := d.client(c, p)
 	client.Patience = batchPatience
@@ -82,7 +82,9 @@ func (d *Door) parseBatch(c echo.Context) ([]wire.Publish, error) {
 		if err := wire.Decode(line, &m); err != nil {
 			return nil, fault.New(fault.InvalidPayload, "line %d: %s", n+1, fault.From(err).Detail)
 		}
-		messages = append(messages, m)
+		if messages = append(messages, m); len(messages) > d.options.BatchMessages {
+			break // the caller refuses so many
+		}
 	}
 	return messages, nil
 }

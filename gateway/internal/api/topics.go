@@ -182,6 +182,8 @@ func contentType(payload []byte) string {
 const (
 	listStandard = 1000
 	listMost     = 10000
+	// listBytes is when a list of several filters is cut short.
+	listBytes = 32 << 20
 )
 
 // List answers with the retained messages that filters match.
@@ -262,8 +264,9 @@ func (d *Door) narrowAll(p auth.Principal, names []string) ([]mqtt.Filter, error
 // order of the topics.
 func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []mqtt.Message, truncated bool, err error) {
 	seen := map[mqtt.Topic]struct{}{}
+	bytes := 0
 	for _, f := range filters {
-		if truncated { // the answer says already that something is missing
+		if truncated = truncated || bytes > listBytes; truncated { // the answer says already that something is missing
 			break
 		}
 		some, complete, err := d.retained(ctx, f)
@@ -275,6 +278,7 @@ func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []m
 			if _, twice := seen[m.Topic]; !twice {
 				seen[m.Topic] = struct{}{}
 				messages = append(messages, m)
+				bytes += len(m.Topic) + len(m.Payload)
 			}
 		}
 	}

@@ -239,9 +239,12 @@ func (g *guard) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, 
 	return pk, nil
 }
 
-// OnWill does so for a will; a delayed one (MQTT 5) is sent later, without us.
+// OnWill does so for a will. A delayed one (MQTT 5) is not retained.
 func (g *guard) OnWill(cl *mochi.Client, will mochi.Will) (mochi.Will, error) {
-	if will.Retain && will.WillDelayInterval == 0 {
+	if will.Retain && will.WillDelayInterval > 0 {
+		will.Retain = false // mochi would keep it later, without us and without the lock
+	}
+	if will.Retain {
 		g.change(cl)
 	}
 	return will, nil

@@ -100,7 +100,7 @@ type Hub struct {
 	subscribers map[Subscriber]map[mqtt.Filter]struct{}
 	interests   map[mqtt.Filter]*interest
 	tree        *node
-	held        map[mqtt.Filter]struct{} // subscriptions of the present connection
+	held        map[mqtt.Filter]bool     // subscriptions of the present connection; false: perhaps
 	dirty       map[mqtt.Filter]struct{} // filters whose want and held may differ
 }
 
@@ -125,7 +125,7 @@ func New(o Options) *Hub {
 		subscribers: map[Subscriber]map[mqtt.Filter]struct{}{},
 		interests:   map[mqtt.Filter]*interest{},
 		tree:        &node{},
-		held:        map[mqtt.Filter]struct{}{},
+		held:        map[mqtt.Filter]bool{},
 		dirty:       map[mqtt.Filter]struct{}{},
 	}
 	h.snapshots.rounds = map[mqtt.Filter]*round{}

@@ -371,3 +371,23 @@ func TestManyFiltersComeAndGo(t *testing.T) {
 		}
 	})
 }
+
+// After an UNSUBSCRIBE whose outcome nobody knows, a filter that is wanted again
+// is subscribed to again.
+func TestUnknownUnsubscribeIsNotTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		h := start(t, s)
+		r := &reader{}
+		subscribe(t, h, r, "a")
+		s.mu.Lock()
+		s.fail = 1
+		s.mu.Unlock()
+		h.Leave(r)
+		synctest.Wait() // the call has failed, the next try waits
+		subscribe(t, h, r, "a")
+		if n := s.count("+a"); n != 2 {
+			t.Errorf("subscribed %d times, want a second time", n)
+		}
+	})
+}

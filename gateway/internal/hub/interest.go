@@ -195,37 +195,45 @@ func (h *Hub) reconcile(ctx context.Context) (more bool) {
 	if len(add)+len(drop) == 0 || ctx.Err() != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.options.Timeout)
-	defer cancel()
+	if len(add) > 0 {
+		h.add(ctx, connection, add)
+	}
 	if len(drop) > 0 {
-		if err := h.source.Unsubscribe(ctx, drop); err != nil {
+		limited, cancel := context.WithTimeout(ctx, h.options.Timeout)
+		defer cancel()
+		if err := h.source.Unsubscribe(limited, drop); err != nil {
 			h.redo(ctx, connection, drop, err)
 		}
 	}
-	if len(add) == 0 {
-		return true
-	}
-	verdicts, err := h.source.Subscribe(ctx, add, subscribeQoS)
+	return true
+}
+
+// add subscribes to filters, each call with a time of its own: a broker that is
+// slow to answer one must not starve the other.
+func (h *Hub) add(ctx context.Context, connection uint64, filters []mqtt.Filter) {
+	limited, cancel := context.WithTimeout(ctx, h.options.Timeout)
+	defer cancel()
+	verdicts, err := h.source.Subscribe(limited, filters, subscribeQoS)
 	if err != nil {
-		h.redo(ctx, connection, add, err)
-		return true
+		h.redo(ctx, connection, filters, err)
+		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.connection != connection {
-		return true // the answers are of a connection that is gone; Link marked all dirty
+		return // the answers are of a connection that is gone; Link marked all dirty
 	}
-	for n, f := range add {
+	for n, f := range filters {
 		if verdicts[n] == nil {
-			h.held[f] = struct{}{}
+			h.held[f] = true
 		} else {
+			delete(h.held, f)
 			h.log.Warn("the broker refused a subscription", "filter", f, "err", verdicts[n])
 		}
 		if i := h.interests[f]; i != nil { // else the last one left meanwhile, which made f dirty again
 			i.decide(verdicts[n])
 		}
 	}
-	return true
 }
 
 // difference takes up to a batch of filters to subscribe to and to unsubscribe
@@ -242,9 +250,9 @@ func (h *Hub) difference() (connection uint64, add, drop []mqtt.Filter) {
 		}
 		delete(h.dirty, f)
 		i := h.interests[f]
-		_, held := h.held[f]
+		sure, held := h.held[f]
 		switch {
-		case i != nil && held:
+		case i != nil && sure:
 			i.decide(nil)
 		case i != nil && !i.known:
 			add = append(add, f)
@@ -263,8 +271,8 @@ func (h *Hub) redo(ctx context.Context, connection uint64, filters []mqtt.Filter
 	same := h.connection == connection
 	for _, f := range filters {
 		h.dirty[f] = struct{}{}
-		if _, wanted := h.interests[f]; !wanted && same {
-			h.held[f] = struct{}{} // an UNSUBSCRIBE that did not get through
+		if same {
+			h.held[f] = false // nobody knows whether the call took effect
 		}
 	}
 	h.mu.Unlock()

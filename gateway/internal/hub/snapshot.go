@@ -60,6 +60,7 @@ type Snapshot struct {
 	Frames   []*Frame
 	Complete bool
 	Mark     uint64 // Seq of the last live message before the barrier
+	Bytes    int    // of the frames' encodings
 }
 
 type snapshots struct {
@@ -159,6 +160,7 @@ func (h *Hub) take(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
 	}
 	for i, m := range messages {
 		snapshot.Frames[i] = &Frame{Topic: m.Topic, Payload: m.Payload, JSON: wire.AppendMessage(nil, m, "")}
+		snapshot.Bytes += len(snapshot.Frames[i].JSON)
 	}
 	return snapshot, nil
 }

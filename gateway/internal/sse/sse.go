@@ -3,6 +3,7 @@
 package sse
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -180,7 +181,7 @@ func (d *Door) run(w http.ResponseWriter, r *http.Request, s *stream.Stream, for
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(http.StatusOK)
 
-	out := &writer{control: http.NewResponseController(w), w: w, format: format, timeout: d.options.WriteTimeout}
+	out := &writer{control: http.NewResponseController(w), w: w, format: format, timeout: d.options.WriteTimeout, expired: s.Expired}
 	tick := time.NewTimer(heartbeat)
 	defer tick.Stop()
 	var items []stream.Item
@@ -222,6 +223,7 @@ type writer struct {
 	control *http.ResponseController
 	format  format
 	timeout time.Duration
+	expired func() bool
 	buf     []byte
 }
 
@@ -238,7 +240,9 @@ func (o *writer) items(items []stream.Item) (ended bool, err error) {
 			if err := o.flush(o.buf); err != nil {
 				return ended, err
 			}
-			o.buf = o.buf[:0]
+			if o.buf = o.buf[:0]; o.expired() {
+				return ended, errExpired
+			}
 		}
 	}
 	err = o.flush(o.buf)
@@ -248,9 +252,15 @@ func (o *writer) items(items []stream.Item) (ended bool, err error) {
 	return ended, err
 }
 
-// flush writes b in pieces, each with the deadline of its own.
+var errExpired = errors.New("the token expired while the client was slow")
+
+// flush writes b in pieces, each with a deadline of its own. The first piece may
+// hold the end; what a slow client would get after it is not written any more.
 func (o *writer) flush(b []byte) error {
-	for len(b) > 0 {
+	for first := true; len(b) > 0; first = false {
+		if !first && o.expired() {
+			return errExpired
+		}
 		piece := b[:min(len(b), batchBytes)]
 		b = b[len(piece):]
 		if err := o.control.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/mqtt"
@@ -27,6 +28,10 @@ type join struct {
 // they brought: a snapshot is much more than the request for it. Subscribe waits
 // for a slot.
 const maxJoins = 2
+
+// maxJoinBytes bounds what the snapshots of one join hold together, before topics
+// that several have are counted once; beyond it live says that they are incomplete.
+const maxJoinBytes = 64 << 20
 
 // maxAtOnce is how many snapshots one join asks for at a time.
 const maxAtOnce = 64
@@ -94,47 +99,55 @@ func (s *Stream) run(j *join) {
 	filters := slices.Clone(j.filters)
 	s.wg.Go(func() {
 		defer cancel()
-		rounds, complete := s.snapshots(ctx, filters)
+		rounds := s.snapshots(ctx, filters)
 		if ctx.Err() == nil { // otherwise the stream ended, or a reconnect starts the join again
-			s.complete(j, filters, rounds, complete)
+			s.complete(j, filters, rounds)
 		}
 	})
 }
 
-// snapshots asks for all filters at once; a round that failed is nil.
-func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) (rounds []*hub.Snapshot, complete bool) {
-	rounds = make([]*hub.Snapshot, len(filters))
+// snapshots asks for all filters; a round that failed, or that would make the join
+// too large, is nil.
+func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) []*hub.Snapshot {
+	rounds := make([]*hub.Snapshot, len(filters))
 	var wg sync.WaitGroup
+	var bytes atomic.Int64
 	few := make(chan struct{}, maxAtOnce)
 	for n, f := range filters {
 		few <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-few }()
 			err := s.hub.Await(ctx, f)
+			var round *hub.Snapshot
 			if err == nil {
-				rounds[n], err = s.hub.Snapshot(ctx, f)
+				round, err = s.hub.Snapshot(ctx, f)
 			}
 			if err != nil && ctx.Err() == nil {
 				s.log.Debug("a snapshot was not to be had", "stream", s.id, "filter", f, "err", err)
 			}
+			if round != nil && bytes.Add(int64(round.Bytes)) <= maxJoinBytes {
+				rounds[n] = round
+			}
 		})
 	}
 	wg.Wait()
-	complete = !slices.ContainsFunc(rounds, func(r *hub.Snapshot) bool { return r == nil || !r.Complete })
-	return rounds, complete
+	return rounds
 }
 
 // complete sends j's snapshot, then live, then what was kept aside, in one step.
-func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot, complete bool) {
+func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.removeJoin(j) || s.ended {
 		return
 	}
+	complete := true
 	for n, f := range filters {
 		if s.effective[f] == 0 {
 			rounds[n] = nil // unsubscribed meanwhile
+			continue
 		}
+		complete = complete && rounds[n] != nil && rounds[n].Complete
 	}
 	frames := s.fresh(rounds)
 	s.queue.pushBatch(frames)

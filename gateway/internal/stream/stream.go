@@ -7,10 +7,9 @@ package stream
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"flyscreen/auth"
@@ -50,6 +49,7 @@ type Stream struct {
 	metrics  *metrics
 	wake     chan struct{}
 	slots    chan struct{}   // one for each join of the client's that is not done
+	expired  atomic.Bool     // past the token's end
 	ctx      context.Context // done when the stream is closed
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // goroutines of joins
@@ -140,8 +140,13 @@ func (s *Stream) abortJoins() {
 // s.mu.
 func (s *Stream) resync() {
 	again := &join{announced: true}
+	var granted []mqtt.Filter
 	for _, sub := range s.subs {
-		if !sub.announced || !sub.snapshot {
+		if !sub.announced {
+			continue
+		}
+		granted = union(granted, sub.granted)
+		if !sub.snapshot {
 			continue
 		}
 		again.filters = union(again.filters, sub.granted)
@@ -154,7 +159,6 @@ func (s *Stream) resync() {
 	}
 	var ctx context.Context
 	ctx, s.confirming = context.WithCancel(s.ctx)
-	granted := slices.Collect(maps.Keys(s.effective))
 	s.wg.Go(func() { s.confirm(ctx, granted) })
 	if len(again.filters) > 0 {
 		s.begin(again)
@@ -166,11 +170,17 @@ func (s *Stream) resync() {
 // after a reconnect: to go on with less than was granted would be silent loss.
 func (s *Stream) confirm(ctx context.Context, filters []mqtt.Filter) {
 	for _, f := range filters {
-		if err := s.hub.Await(ctx, f); fault.Is(err, fault.NotAuthorized) {
+		if err := s.hub.Await(ctx, f); fault.Is(err, fault.NotAuthorized) && s.holds(f) {
 			s.End(wire.CloseFrom(err), "the broker no longer grants "+string(f))
 			return
 		}
 	}
+}
+
+func (s *Stream) holds(f mqtt.Filter) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.effective[f] > 0
 }
 
 // Send queues an answer or event for the client.
@@ -240,6 +250,10 @@ func (s *Stream) end(code wire.CloseCode, reason string) {
 	s.ended = true
 	s.signal()
 }
+
+// Expired reports whether the token's time is over. A door that is still busy with
+// what it took before must stop: nothing is delivered any more but the end.
+func (s *Stream) Expired() bool { return s.expired.Load() }
 
 // EndEvent is the name of the event after which a door closes.
 const EndEvent = "end"

@@ -276,6 +276,7 @@ func (s *Stream) warn() {
 func (s *Stream) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.expired.Store(true)
 	if !s.ended {
 		s.queue.clear()
 		s.end(wire.CloseUnauthenticated, "the token has expired")

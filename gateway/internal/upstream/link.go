@@ -69,22 +69,30 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 		if ctx.Err() != nil && err != nil {
 			return
 		}
+		// A connection that was let in and soon thrown out is not hurried: links that
+		// take each other's place would go round as fast as the line allows.
+		hurry := l.hurry
 		if err == nil {
+			hurry = nil
 			began := time.Now()
 			if l.serve(ctx, s); ctx.Err() != nil {
 				return
 			}
 			if time.Since(began) > settledAfter {
-				attempt, l.warned = 0, time.Time{}
+				attempt, l.warned, hurry = 0, time.Time{}, l.hurry
 			}
 			err = s.conn.cause
+		}
+		select {
+		case <-l.hurry: // of an earlier time
+		default:
 		}
 		wait := l.backoff(attempt, err)
 		l.failed(err, wait)
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-l.hurry:
+		case <-hurry:
 			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()

@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,7 +128,7 @@ func TestRetainedWithoutAnEnd(t *testing.T) {
 	s := startStub(t, func(c *stubConn, p packets.ControlPacket) bool {
 		switch p := p.(type) {
 		case *packets.SubscribePacket:
-			if p.Topics[0] == "a/#" {
+			if slices.Contains(p.Topics, "a/#") {
 				c.answer(p)
 				c.message("a/1", "x", true)
 				mute.Store(c)

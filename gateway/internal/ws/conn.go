@@ -41,6 +41,7 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 type coalescer struct {
 	net.Conn
 	timeout time.Duration
+	expired func() bool // of the stream; set before the first data frame
 
 	idle    *sync.Cond // signalled under mu when writing ends
 	mu      sync.Mutex // guards what follows; not held while writing
@@ -121,9 +122,15 @@ func (c *coalescer) flush() error {
 	return c.err
 }
 
-// writePieces gives each piece of b a deadline of its own.
+var errExpired = errors.New("the token expired while the client was slow")
+
+// writePieces gives each piece of b a deadline of its own. The first may hold the
+// end; what a slow client would get after it is not written any more.
 func (c *coalescer) writePieces(b []byte) error {
-	for len(b) > 0 {
+	for first := true; len(b) > 0; first = false {
+		if !first && c.expired != nil && c.expired() {
+			return errExpired
+		}
 		piece := b[:min(len(b), batchBytes)]
 		b = b[len(piece):]
 		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {

@@ -94,6 +94,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer s.Close()
+	upgrade.conn.expired = s.Expired
 	c := &session{door: d, conn: conn, out: upgrade.conn, stream: s, address: address, batch: batch}
 	if known {
 		if err := c.authenticate(principal); err != nil {
@@ -258,7 +259,10 @@ func (c *session) receive(ctx context.Context) (websocket.MessageType, []byte, e
 	if err != nil {
 		return 0, nil, err
 	}
-	most := escapeBound*c.door.options.Publish.MaxPayload() + frameExtra
+	most := frameExtra // enough for connect
+	if c.known {
+		most += escapeBound * c.door.options.Publish.MaxPayload()
+	}
 	data, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
 	if err == nil && len(data) > most {
 		err = errTooBig

@@ -120,6 +120,9 @@ func (c *session) sendFrame(ctx context.Context, data []byte) error {
 	}
 	err := c.out.uncork()
 	c.out.cork()
+	if err == nil && c.stream.Expired() {
+		err = errExpired
+	}
 	return err
 }
 
