@@ -27,7 +27,7 @@ func TestDemo(t *testing.T) {
 			t.Cleanup(func() { s.report(t) })
 			out := strings.Join(s.gateway.out.await(t, "the demo prints its link and the lines to try", func(all []string) bool {
 				text := strings.Join(all, "\n")
-				return demoLink.MatchString(text) && strings.Contains(text, "curl -N")
+				return demoLink.MatchString(text) && strings.Contains(text, "Ctrl-C ends it") // the last line
 			}), "\n")
 			found := demoLink.FindStringSubmatch(out)
 			s.url = found[1]

@@ -15,7 +15,7 @@ func TestDevicePostReachesMosquittoSub(t *testing.T) {
 		token := tokenFor(t, "thermometer", grants{Pub: []string{"sensors/temperature"}})
 		body := `{"temperature":72.5}`
 		out := command(t, nil, "curl", "-sS", "-d", body, "-H", "Authorization: Bearer "+token,
-			"-w", `\n%{http_code} %{content_type}`, s.url+"/v1/topics/sensors/temperature")
+			"-w", `%{http_code} %{content_type}`, s.url+"/v1/topics/sensors/temperature")
 		answer, status, _ := strings.Cut(out, "\n")
 		if status != "200 application/json" {
 			t.Errorf("curl: %s %s", status, answer)

@@ -31,6 +31,10 @@ var roles = [...]role{roleLive, rolePublish, roleSnapshot}
 // to start from the shortest backoff again.
 const settledAfter = 10 * time.Second
 
+// unhurried is the part of a wait that nobody can shorten, after a connection that
+// did not last.
+const unhurried = 500 * time.Millisecond
+
 // warnEvery spaces repeated warnings; those between are counted.
 const warnEvery = time.Minute
 
@@ -69,36 +73,44 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 		if ctx.Err() != nil && err != nil {
 			return
 		}
-		// A connection that was let in and soon thrown out is not hurried: links that
-		// take each other's place would go round as fast as the line allows.
-		hurry := l.hurry
+		brief := false
 		if err == nil {
-			hurry = nil
 			began := time.Now()
 			if l.serve(ctx, s); ctx.Err() != nil {
 				return
 			}
-			if time.Since(began) > settledAfter {
-				attempt, l.warned, hurry = 0, time.Time{}, l.hurry
+			if brief = time.Since(began) < settledAfter; !brief {
+				attempt, l.warned = 0, time.Time{}
 			}
 			err = s.conn.cause
 		}
-		select {
-		case <-l.hurry: // of an earlier time
-		default:
-		}
 		wait := l.backoff(attempt, err)
 		l.failed(err, wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-hurry:
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
+		if brief {
+			// Not to be hurried at first: links that take each other's place at the broker
+			// would go round as fast as the line allows.
+			rest := min(wait, unhurried)
+			if wait -= rest; l.sleep(ctx, rest, nil) {
+				return
+			}
+		}
+		if l.sleep(ctx, wait, l.hurry) {
 			return
 		}
 	}
+}
+
+// sleep waits for d, or until it is hurried, and reports whether ctx was done.
+func (l *link) sleep(ctx context.Context, d time.Duration, hurry <-chan struct{}) (stopping bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-hurry:
+	case <-ctx.Done():
+		return true
+	}
+	return false
 }
 
 // backoff is the full-jitter wait before the next attempt: many gateways that

@@ -77,7 +77,7 @@ const (
 	drainLimit     = 5 * time.Second  // how long Run waits for publishes when it stops
 	answerLimit    = 10 * time.Second // SUBACK and UNSUBACK
 	barrierLimit   = 5 * time.Second  // one snapshot round
-	linkPatience   = 3 * time.Second  // for the snapshot connection while the live one is there
+	linkPatience   = 5 * time.Second  // for the snapshot connection while the live one is there
 	snapshotQueue  = 1_000            // distinct filters waiting for a snapshot round
 )
 

@@ -14,7 +14,7 @@ ws.on('unexpected-response', (_, res) => {
   const chunks = []
   res.on('data', (c) => chunks.push(c))
   res.on('end', () => {
-    print(`refused ${res.statusCode} ${Buffer.concat(chunks)}`)
+    print(`refused ${res.statusCode} ${Buffer.concat(chunks).toString().trimEnd()}`)
     process.exit(0)
   })
 })
