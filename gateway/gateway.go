@@ -158,7 +158,14 @@ func (g *Gateway) build() error {
 	if err != nil {
 		return err
 	}
-	g.hub = hub.New(hub.Options{Source: g.upstream, Retainer: g.upstream, Logger: log, Metrics: g.metrics})
+	g.hub = hub.New(hub.Options{
+		Source:      g.upstream,
+		Retainer:    g.upstream,
+		WindowAge:   limits.WindowAge,
+		WindowBytes: limits.WindowBytes,
+		Logger:      log,
+		Metrics:     g.metrics,
+	})
 	g.streams = stream.NewRegistry(g.hub, stream.Limits{
 		QueueMessages: limits.QueueMessages,
 		QueueBytes:    limits.QueueBytes,
@@ -181,6 +188,7 @@ func (g *Gateway) build() error {
 	g.api = api.New(api.Options{
 		Publish:       desk,
 		Retainer:      g.upstream,
+		Streams:       g.streams,
 		Topics:        cfg.TopicLimits(),
 		MaxFilters:    limits.RequestFilters,
 		BatchMessages: limits.BatchMessages,
@@ -198,11 +206,14 @@ func (g *Gateway) build() error {
 		MaxFilters:   limits.RequestFilters,
 		WriteTimeout: limits.WriteTimeout,
 		Logger:       log,
+		Go:           g.doors.Go,
 		Address:      g.proxies.address,
 	})
 	g.ws = ws.New(ws.Options{
 		Auth:         g.auth,
 		Streams:      g.streams,
+		Hub:          g.hub,
+		Go:           g.doors.Go,
 		Publish:      desk,
 		Filters:      cfg.TopicLimits(),
 		MaxFilters:   limits.RequestFilters,
@@ -261,7 +272,7 @@ type listener struct {
 
 // listen opens address and serves handler there until the stop step that it adds.
 func (g *Gateway) listen(ctx context.Context, address string, handler http.Handler, tlsConfig *tls.Config) (listener, error) {
-	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	socket, err := (&net.ListenConfig{Control: giveUpOnTheDead}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return listener{}, err
 	}

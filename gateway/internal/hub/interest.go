@@ -64,11 +64,13 @@ func (i *interest) forget() {
 // is detached again, if this call attached it; while the connection is down nothing is
 // attached. Subscribing to a filter that s has already changes nothing
 // and waits for its verdict.
-func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) []error {
+// mark is the position of the attachment: later messages are delivered.
+func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) (mark uint64, errs []error) {
 	h.mu.Lock()
+	mark = h.seq.Load()
 	if !h.up {
 		h.mu.Unlock()
-		return slices.Repeat([]error{fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)}, len(filters))
+		return mark, slices.Repeat([]error{fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)}, len(filters))
 	}
 	mine := h.subscribers[s]
 	if mine == nil {
@@ -94,7 +96,7 @@ func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter
 	h.mu.Unlock()
 	h.poke()
 
-	errs := make([]error, len(filters))
+	errs = make([]error, len(filters))
 	ctx, cancel := context.WithTimeout(ctx, h.options.Timeout)
 	defer cancel()
 	for n, f := range filters {
@@ -102,7 +104,7 @@ func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter
 			h.Unsubscribe(s, filters[n:n+1])
 		}
 	}
-	return errs
+	return mark, errs
 }
 
 // Await waits for the broker's verdict on f, to which the caller is subscribed,
