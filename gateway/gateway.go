@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/config"
@@ -158,7 +159,7 @@ func (g *Gateway) build() error {
 	if err != nil {
 		return err
 	}
-	g.hub = hub.New(hub.Options{Source: g.upstream, Retainer: g.upstream, Logger: log, Metrics: g.metrics})
+	g.hub = hub.New(hub.Options{Source: g.upstream, Retainer: g.upstream, Linger: linger(limits.Linger), Logger: log, Metrics: g.metrics})
 	g.streams = stream.NewRegistry(g.hub, stream.Limits{
 		QueueMessages: limits.QueueMessages,
 		QueueBytes:    limits.QueueBytes,
@@ -220,6 +221,14 @@ func (g *Gateway) build() error {
 		Address: g.proxies.address,
 	})
 	return nil
+}
+
+// linger spells a wait for the hub, where zero means the default.
+func linger(configured time.Duration) time.Duration {
+	if configured == 0 {
+		return -1
+	}
+	return configured
 }
 
 // complaints are the reasons why the gateway is not ready; none when it is.

@@ -127,7 +127,7 @@ func (r *reader) got() int {
 
 // start runs a hub in a bubble of test time.
 func start(t *testing.T, s *source) *hub.Hub {
-	h := hub.New(hub.Options{Source: s, Retainer: s, Logger: slog.New(slog.DiscardHandler)})
+	h := hub.New(hub.Options{Source: s, Retainer: s, Linger: -1, Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = h.Run(ctx) })
