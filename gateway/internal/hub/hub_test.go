@@ -318,33 +318,6 @@ func TestSubscribeGivesUpInTime(t *testing.T) {
 	})
 }
 
-func TestSnapshotsOfOneFilterShareARound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSource()
-		s.retained = []mqtt.Message{{Topic: "a/1", Payload: []byte("x"), Retain: true}}
-		h := start(t, s)
-		var wg sync.WaitGroup
-		for range 1000 {
-			wg.Go(func() {
-				snapshot, err := h.Snapshot(t.Context(), "a/#")
-				if err != nil || len(snapshot.Frames) != 1 || !snapshot.Complete {
-					t.Errorf("%+v, %v", snapshot, err)
-				}
-			})
-		}
-		wg.Wait()
-		if n := s.count("snapshot"); n != 1 {
-			t.Errorf("%d snapshots at the broker, want 1", n)
-		}
-		if _, err := h.Snapshot(t.Context(), "a/#"); err != nil {
-			t.Error(err)
-		}
-		if n := s.count("snapshot"); n != 2 {
-			t.Errorf("%d snapshots at the broker, want a second one for who came later", n)
-		}
-	})
-}
-
 func TestManyFiltersComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
