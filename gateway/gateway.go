@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/config"
@@ -163,6 +164,7 @@ func (g *Gateway) build() error {
 		Retainer:    g.upstream,
 		WindowAge:   limits.WindowAge,
 		WindowBytes: limits.WindowBytes,
+		Linger:      linger(limits.Linger),
 		Logger:      log,
 		Metrics:     g.metrics,
 	})
@@ -231,6 +233,14 @@ func (g *Gateway) build() error {
 		Address: g.proxies.address,
 	})
 	return nil
+}
+
+// linger spells a wait for the hub, where zero means the default.
+func linger(configured time.Duration) time.Duration {
+	if configured == 0 {
+		return -1
+	}
+	return configured
 }
 
 // complaints are the reasons why the gateway is not ready; none when it is.

@@ -117,6 +117,7 @@ type Limits struct {
 	BatchMessages       int           // messages in one POST /v1/messages
 	SnapshotMessages    int
 	SnapshotBytes       int
+	Linger              time.Duration // of a filter at the broker after its last stream left; 0 is none
 	Leeway              time.Duration // how far clocks may differ when a token's times are checked
 }
 

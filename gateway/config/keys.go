@@ -108,6 +108,7 @@ var keys = []key{
 	count("limits.batch_messages", func(l *Limits) *int { return &l.BatchMessages }, 1, 10_000),
 	count("limits.snapshot_messages", func(l *Limits) *int { return &l.SnapshotMessages }, 1, 1_000_000),
 	size("limits.snapshot_bytes", func(l *Limits) *int { return &l.SnapshotBytes }, 1*kib, 1024*mib),
+	wait("limits.linger", func(l *Limits) *time.Duration { return &l.Linger }, 0, time.Hour),
 	wait("limits.leeway", func(l *Limits) *time.Duration { return &l.Leeway }, time.Second, 5*time.Minute),
 
 	later("routes", document),
@@ -136,7 +137,7 @@ func Default() *Config {
 			UpstreamKeepAlive: 5 * time.Second, UpstreamPingTimeout: 2 * time.Second,
 			UpstreamBackoffMin: 200 * time.Millisecond, UpstreamBackoffMax: 5 * time.Second,
 			DrainTimeout: 20 * time.Second, BatchMessages: 1000,
-			SnapshotMessages: 10_000, SnapshotBytes: 16 * mib, Leeway: 30 * time.Second,
+			SnapshotMessages: 10_000, SnapshotBytes: 16 * mib, Linger: 5 * time.Minute, Leeway: 30 * time.Second,
 		},
 		Log: Log{Format: "text", Level: "info"},
 	}

@@ -65,8 +65,14 @@ type Options struct {
 	// that resume. Zero means 5 minutes and 64 MiB.
 	WindowAge   time.Duration
 	WindowBytes int
-	Logger      *slog.Logger
-	Metrics     prometheus.Registerer // may be nil
+	// Linger is how long the broker's subscription to a filter outlives its last
+	// subscriber. Zero means 5 min, a negative value not at all.
+	Linger time.Duration
+	// FiltersPerSubscribe bounds the filters of one call of Source.Subscribe, which
+	// is to be one packet. Zero means 100.
+	FiltersPerSubscribe int
+	Logger              *slog.Logger
+	Metrics             prometheus.Registerer // may be nil
 }
 
 // Hub is the fan-out. Its methods are safe for concurrent use, except Deliver,
@@ -89,11 +95,13 @@ type Hub struct {
 	up          bool
 	linked      uint64 // the position at which the present connection began
 	connection  uint64 // counts connections, so that a late answer of an old one is known as such
-	subscribers map[Subscriber]map[mqtt.Filter]struct{}
-	interests   map[mqtt.Filter]*interest
-	tree        *node
-	held        map[mqtt.Filter]bool     // subscriptions of the present connection; false: perhaps
-	dirty       map[mqtt.Filter]struct{} // filters whose want and held may differ
+	subscribers map[Subscriber]seats
+	interests   map[mqtt.Filter]*interest // wanted, or held by the broker
+	wanted      int                       // how many of them are wanted
+	tree        *node                     // of the wanted ones
+	cover       coverNode                 // of all interests
+	lingering   lingering
+	dirty       []*interest // for Run to look at (reconcile.go)
 }
 
 // New makes a hub; Run starts it.
@@ -113,6 +121,12 @@ func New(o Options) *Hub {
 	if o.WindowBytes == 0 {
 		o.WindowBytes = 64 << 20
 	}
+	if o.Linger == 0 {
+		o.Linger = 5 * time.Minute
+	}
+	if o.FiltersPerSubscribe == 0 {
+		o.FiltersPerSubscribe = 100
+	}
 	h := &Hub{
 		source:      o.Source,
 		retainer:    o.Retainer,
@@ -120,11 +134,10 @@ func New(o Options) *Hub {
 		log:         o.Logger.With("room", "hub"),
 		epoch:       newEpoch(),
 		wake:        make(chan struct{}, 1),
-		subscribers: map[Subscriber]map[mqtt.Filter]struct{}{},
+		subscribers: map[Subscriber]seats{},
 		interests:   map[mqtt.Filter]*interest{},
 		tree:        &node{},
-		held:        map[mqtt.Filter]bool{},
-		dirty:       map[mqtt.Filter]struct{}{},
+		lingering:   lingering{patience: max(o.Linger, 0)},
 	}
 	h.window.maxAge, h.window.maxBytes = o.WindowAge, o.WindowBytes
 	h.snapshots.rounds = map[mqtt.Filter]*round{}
@@ -195,15 +208,11 @@ func (h *Hub) Link(up bool) {
 	h.up = up
 	h.connection++
 	h.linked = h.seq.Add(1) // no cursor of before can stand behind this
-	clear(h.held)
 	all := make([]Subscriber, 0, len(h.subscribers))
 	for s := range h.subscribers {
 		all = append(all, s)
 	}
-	for f, i := range h.interests {
-		i.forget()
-		h.dirty[f] = struct{}{}
-	}
+	h.disconnected()
 	h.mu.Unlock()
 	for _, s := range all {
 		s.Upstream(up)

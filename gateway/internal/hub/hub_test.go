@@ -127,7 +127,7 @@ func (r *reader) got() int {
 
 // start runs a hub in a bubble of test time.
 func start(t *testing.T, s *source) *hub.Hub {
-	h := hub.New(hub.Options{Source: s, Retainer: s, Logger: slog.New(slog.DiscardHandler)})
+	h := hub.New(hub.Options{Source: s, Retainer: s, Linger: -1, Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = h.Run(ctx) })
@@ -314,33 +314,6 @@ func TestSubscribeGivesUpInTime(t *testing.T) {
 		h.Deliver(mqtt.Message{Topic: "a"})
 		if r.got() != 0 {
 			t.Error("delivered to a subscriber that was refused")
-		}
-	})
-}
-
-func TestSnapshotsOfOneFilterShareARound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSource()
-		s.retained = []mqtt.Message{{Topic: "a/1", Payload: []byte("x"), Retain: true}}
-		h := start(t, s)
-		var wg sync.WaitGroup
-		for range 1000 {
-			wg.Go(func() {
-				snapshot, err := h.Snapshot(t.Context(), "a/#")
-				if err != nil || len(snapshot.Frames) != 1 || !snapshot.Complete {
-					t.Errorf("%+v, %v", snapshot, err)
-				}
-			})
-		}
-		wg.Wait()
-		if n := s.count("snapshot"); n != 1 {
-			t.Errorf("%d snapshots at the broker, want 1", n)
-		}
-		if _, err := h.Snapshot(t.Context(), "a/#"); err != nil {
-			t.Error(err)
-		}
-		if n := s.count("snapshot"); n != 2 {
-			t.Errorf("%d snapshots at the broker, want a second one for who came later", n)
 		}
 	})
 }

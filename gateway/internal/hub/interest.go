@@ -2,35 +2,48 @@ package hub
 
 import (
 	"context"
-	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"flyscreen/gateway/fault"
 	"flyscreen/gateway/mqtt"
 )
 
-// subscribeQoS is the QoS of every upstream subscription. Some brokers use the
-// lower QoS where two subscriptions of a client overlap, and the barrier of a
-// snapshot must not overtake live messages, so all have the same. QoS 2 is not
-// asked for: it would be delivered at least once all the same.
-const subscribeQoS mqtt.QoS = 1
+// holding says whether the broker has a subscription of the present connection.
+type holding byte
 
-// batchFilters is how many filters go into one SUBSCRIBE or UNSUBSCRIBE.
-const batchFilters = 64
+const (
+	notHeld holding = iota
+	maybeHeld
+	surelyHeld
+)
 
-// retryPause is the wait after a call for subscriptions failed.
-const retryPause = 100 * time.Millisecond
-
-// interest is a filter that somebody wants. Its fields are guarded by Hub.mu.
+// interest is a filter that is wanted, or that the broker still holds a
+// subscription to. Its fields are guarded by Hub.mu.
 type interest struct {
 	filter mqtt.Filter
-	// subscribers is shared with running deliveries: appended to, or replaced,
-	// never changed in place.
+	// subscribers is shared with running deliveries: what was lent is appended to,
+	// or replaced, never changed in place.
 	subscribers []Subscriber
-	verdict     error         // the broker's answer, once decided is closed
-	decided     chan struct{} // closed while the present connection's answer is known
-	known       bool
+	lent        atomic.Bool // since subscribers was last replaced; set under a read lock
+	verdict     error       // the answer, once decided is closed
+	decided     chan struct{}
+	known       bool // decided is closed: the present connection's answer is there
+
+	wanted    bool    // by subscribers, or lingering
+	lingering *linger // nil while there are subscribers
+
+	held    holding
+	asking  bool  // Run waits for the broker's answer about it
+	queued  bool  // it stands in Hub.dirty
+	refused error // the broker's refusal of this very filter, on this connection
+	spread  bool  // Run has queued what needs to be held before this one is given up
+
+	// covered says that the broker delivers the filter, by whatever subscription,
+	// without an interruption since the message since: later ones have all come.
+	covered bool
+	since   uint64
 }
 
 func newInterest(f mqtt.Filter) *interest {
@@ -41,7 +54,31 @@ func (i *interest) appendTo(into [][]Subscriber) [][]Subscriber {
 	if i == nil || len(i.subscribers) == 0 {
 		return into
 	}
+	if !i.lent.Load() {
+		i.lent.Store(true)
+	}
 	return append(into, i.subscribers)
+}
+
+// remove takes out the subscriber at index at and returns the one that took its
+// place, if any. Only what was lent to a delivery since the last time is copied,
+// so many who leave together cost one copy for each message between them.
+func (i *interest) remove(at int) (moved Subscriber) {
+	if i.lent.Load() {
+		i.subscribers = slices.Clone(i.subscribers)
+		i.lent.Store(false)
+	}
+	last := len(i.subscribers) - 1
+	if at < last {
+		moved = i.subscribers[last]
+		i.subscribers[at] = moved
+	}
+	i.subscribers[last] = nil
+	i.subscribers = i.subscribers[:last]
+	if cap(i.subscribers) > 64 && last < cap(i.subscribers)/4 {
+		i.subscribers = slices.Clone(i.subscribers) // give the memory back
+	}
+	return moved
 }
 
 func (i *interest) decide(verdict error) {
@@ -51,60 +88,97 @@ func (i *interest) decide(verdict error) {
 	}
 }
 
-// forget makes the verdict unknown again: the connection that gave it is gone.
+// forget makes the verdict unknown again.
 func (i *interest) forget() {
 	if i.known {
 		i.verdict, i.known, i.decided = nil, false, make(chan struct{})
 	}
+	i.covered, i.since = false, 0
 }
 
-// Subscribe attaches s to filters. From the moment of the call every live message
-// that matches one of them is delivered to s; Subscribe returns when the broker
-// has answered for each filter, with nil where it granted. A filter with an error
+// cover notes that the broker delivers i from since on, if it did not before.
+func (i *interest) cover(since uint64) {
+	if !i.covered {
+		i.covered, i.since = true, since
+	}
+}
+
+// seats are the interests of one subscriber, with its index in each.
+type seats map[*interest]int
+
+// Join attaches s to filters. From the moment of the call every live message
+// that matches one of them is delivered to s; Join returns when the broker
+// has answered for each filter, with nil where it granted: at once for a filter
+// whose answer is known, or that a wider granted one contains. A filter with an error
 // is detached again, if this call attached it; while the connection is down nothing is
-// attached. Subscribing to a filter that s has already changes nothing
-// and waits for its verdict.
-// mark is the position of the attachment: later messages are delivered.
-func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) (mark uint64, errs []error) {
+// attached. To join a filter that s has already changes nothing
+// and waits for its verdict. mark is the position of the attachment: later messages
+// are delivered.
+func (h *Hub) Join(ctx context.Context, s Subscriber, filters []mqtt.Filter) (mark uint64, errs []error) {
+	errs = make([]error, len(filters))
 	h.mu.Lock()
 	mark = h.seq.Load()
 	if !h.up {
 		h.mu.Unlock()
-		return mark, slices.Repeat([]error{fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)}, len(filters))
-	}
-	mine := h.subscribers[s]
-	if mine == nil {
-		mine = map[mqtt.Filter]struct{}{}
-		h.subscribers[s] = mine
-	}
-	added := map[mqtt.Filter]bool{}
-	for _, f := range filters {
-		if _, has := mine[f]; has {
-			continue
+		down := fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)
+		for n := range errs {
+			errs[n] = down
 		}
-		mine[f] = struct{}{}
-		added[f] = true
-		i := h.interests[f]
-		if i == nil {
-			i = newInterest(f)
-			h.interests[f] = i
-			h.tree.insert(i)
-			h.dirty[f] = struct{}{}
-		}
-		i.subscribers = append(i.subscribers, s)
+		return mark, errs
 	}
-	h.mu.Unlock()
-	h.poke()
-
-	errs = make([]error, len(filters))
+	waiting := h.attach(s, filters, errs)
+	h.unlock()
+	if len(waiting) == 0 {
+		return mark, errs
+	}
 	ctx, cancel := context.WithTimeout(ctx, h.options.Timeout)
 	defer cancel()
-	for n, f := range filters {
-		if errs[n] = h.Await(ctx, f); errs[n] != nil && added[f] {
-			h.Unsubscribe(s, filters[n:n+1])
+	for _, w := range waiting {
+		f := filters[w.n]
+		if errs[w.n] = h.Await(ctx, f); errs[w.n] != nil && w.added {
+			h.Unsubscribe(s, []mqtt.Filter{f})
 		}
 	}
 	return mark, errs
+}
+
+// undecided is a filter of one Subscribe whose verdict is not known yet.
+type undecided struct {
+	n     int
+	added bool
+}
+
+// attach seats s at filters, sets the errors that are known and returns what is to
+// be waited for. Needs Hub.mu.
+func (h *Hub) attach(s Subscriber, filters []mqtt.Filter, errs []error) (waiting []undecided) {
+	mine := h.subscribers[s]
+	if mine == nil {
+		mine = make(seats, len(filters))
+		h.subscribers[s] = mine
+	}
+	for n, f := range filters {
+		i := h.want(f)
+		_, has := mine[i]
+		if !has {
+			mine[i] = len(i.subscribers)
+			i.subscribers = append(i.subscribers, s)
+		}
+		if !i.known {
+			waiting = append(waiting, undecided{n, !has})
+		} else if errs[n] = i.verdict; i.verdict != nil && !has {
+			h.detach(s, mine, i)
+		}
+	}
+	return waiting
+}
+
+// unlock gives Hub.mu back and wakes Run if there is something for it.
+func (h *Hub) unlock() {
+	more := len(h.dirty) > 0 || h.lingering.fresh()
+	h.mu.Unlock()
+	if more {
+		h.poke()
+	}
 }
 
 // Await waits for the broker's verdict on f, to which the caller is subscribed,
@@ -113,7 +187,7 @@ func (h *Hub) Await(ctx context.Context, f mqtt.Filter) error {
 	for {
 		h.mu.RLock()
 		i := h.interests[f]
-		if i == nil { // the subscriber left meanwhile
+		if i == nil || !i.wanted { // the subscriber left meanwhile
 			h.mu.RUnlock()
 			return context.Canceled
 		}
@@ -135,152 +209,92 @@ func (h *Hub) Await(ctx context.Context, f mqtt.Filter) error {
 // still reach s.
 func (h *Hub) Unsubscribe(s Subscriber, filters []mqtt.Filter) {
 	h.mu.Lock()
+	defer h.unlock()
+	mine := h.subscribers[s]
 	for _, f := range filters {
-		h.detach(s, f)
+		if i := h.interests[f]; i != nil {
+			h.detach(s, mine, i)
+		}
 	}
-	h.mu.Unlock()
-	h.poke()
 }
 
 // Leave detaches s from everything.
 func (h *Hub) Leave(s Subscriber) {
 	h.mu.Lock()
-	for f := range h.subscribers[s] {
-		h.detach(s, f)
+	defer h.unlock()
+	mine := h.subscribers[s]
+	for i := range mine {
+		h.detach(s, mine, i)
 	}
 	delete(h.subscribers, s)
-	h.mu.Unlock()
-	h.poke()
 }
 
-// detach needs Hub.mu.
-func (h *Hub) detach(s Subscriber, f mqtt.Filter) {
-	mine := h.subscribers[s]
-	if _, has := mine[f]; !has {
+// detach takes s, whose seats are mine, from i. Needs Hub.mu.
+func (h *Hub) detach(s Subscriber, mine seats, i *interest) {
+	at, has := mine[i]
+	if !has {
 		return
 	}
-	delete(mine, f)
+	delete(mine, i)
+	if moved := i.remove(at); moved != nil {
+		h.subscribers[moved][i] = at
+	}
+	if len(i.subscribers) > 0 {
+		return
+	}
+	if i.covered && h.lingering.lasts() {
+		h.stay(i)
+	} else {
+		h.unwant(i)
+	}
+}
+
+// want returns f's interest, wanted. Needs Hub.mu.
+func (h *Hub) want(f mqtt.Filter) *interest {
 	i := h.interests[f]
-	rest := slices.Clone(i.subscribers)
-	at := slices.Index(rest, s)
-	last := len(rest) - 1
-	rest[at] = rest[last]
-	rest[last] = nil
-	i.subscribers = rest[:last]
-	if last == 0 {
-		delete(h.interests, f)
-		h.tree.remove(string(f))
-		h.dirty[f] = struct{}{}
+	if i == nil {
+		i = newInterest(f)
+		h.interests[f] = i
+		h.cover.insert(i)
+	}
+	h.lingering.remove(i)
+	if !i.wanted {
+		i.wanted, i.spread = true, false
+		h.wanted++
+		h.tree.insert(i)
+		if !h.settle(i) {
+			h.mark(i)
+		} else if i.held == surelyHeld { // narrower ones that were to take its place are not needed
+			h.changed(i)
+		}
+	}
+	return i
+}
+
+// unwant gives i up: Run ends its subscription, if there is one. Needs Hub.mu.
+func (h *Hub) unwant(i *interest) {
+	i.wanted = false
+	h.wanted--
+	h.tree.remove(string(i.filter))
+	if i.held == notHeld && !i.asking {
+		h.drop(i)
+	} else {
+		h.mark(i)
 	}
 }
 
-// Run keeps the broker's subscriptions equal to what is wanted, until ctx is
-// done. One goroutine does it, so a SUBSCRIBE and an UNSUBSCRIBE of the same
-// filter cannot overtake each other. It returns after all snapshots have ended.
-func (h *Hub) Run(ctx context.Context) error {
-	defer h.snapshots.stop()
-	h.snapshots.start(ctx)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-h.wake:
-		}
-		for h.reconcile(ctx) {
-		}
+// coveredSince returns the number of the last message that the broker may not have
+// delivered for f on this connection: of the later ones none is missing. ok is false when f
+// is not covered. The caller holds Hub.mu, for reading at least.
+func (h *Hub) coveredSince(f mqtt.Filter) (seq uint64, ok bool) {
+	if i := h.interests[f]; i != nil && i.covered {
+		return i.since, true
 	}
-}
-
-// reconcile sends one batch and reports whether there may be more to do.
-func (h *Hub) reconcile(ctx context.Context) (more bool) {
-	connection, add, drop := h.difference()
-	if len(add)+len(drop) == 0 || ctx.Err() != nil {
+	h.cover.above(f, func(g *interest) bool {
+		if g.held == surelyHeld && g.covered && (!ok || g.since < seq) {
+			seq, ok = g.since, true
+		}
 		return false
-	}
-	if len(add) > 0 {
-		h.add(ctx, connection, add)
-	}
-	if len(drop) > 0 {
-		limited, cancel := context.WithTimeout(ctx, h.options.Timeout)
-		defer cancel()
-		if err := h.source.Unsubscribe(limited, drop); err != nil {
-			h.redo(ctx, connection, drop, err)
-		}
-	}
-	return true
-}
-
-// add subscribes to filters, each call with a time of its own: a broker that is
-// slow to answer one must not starve the other.
-func (h *Hub) add(ctx context.Context, connection uint64, filters []mqtt.Filter) {
-	limited, cancel := context.WithTimeout(ctx, h.options.Timeout)
-	defer cancel()
-	verdicts, err := h.source.Subscribe(limited, filters, subscribeQoS)
-	if err != nil {
-		h.redo(ctx, connection, filters, err)
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.connection != connection {
-		return // the answers are of a connection that is gone; Link marked all dirty
-	}
-	for n, f := range filters {
-		if verdicts[n] == nil {
-			h.held[f] = true
-		} else {
-			delete(h.held, f)
-			h.log.Warn("the broker refused a subscription", "filter", f, "err", verdicts[n])
-		}
-		if i := h.interests[f]; i != nil { // else the last one left meanwhile, which made f dirty again
-			i.decide(verdicts[n])
-		}
-	}
-}
-
-// difference takes up to a batch of filters to subscribe to and to unsubscribe
-// from.
-func (h *Hub) difference() (connection uint64, add, drop []mqtt.Filter) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.up {
-		return h.connection, nil, nil
-	}
-	for f := range h.dirty {
-		if len(add) == batchFilters || len(drop) == batchFilters {
-			break
-		}
-		delete(h.dirty, f)
-		i := h.interests[f]
-		sure, held := h.held[f]
-		switch {
-		case i != nil && sure:
-			i.decide(nil)
-		case i != nil && !i.known:
-			add = append(add, f)
-		case i == nil && held:
-			delete(h.held, f)
-			drop = append(drop, f)
-		}
-	}
-	return h.connection, add, drop
-}
-
-// redo puts filters back after a failed call and waits a little, unless the
-// connection is gone anyway.
-func (h *Hub) redo(ctx context.Context, connection uint64, filters []mqtt.Filter, err error) {
-	h.mu.Lock()
-	same := h.connection == connection
-	for _, f := range filters {
-		h.dirty[f] = struct{}{}
-		if same {
-			h.held[f] = false // nobody knows whether the call took effect
-		}
-	}
-	h.mu.Unlock()
-	if !same || errors.Is(ctx.Err(), context.Canceled) { // the connection, or the hub, is at its end
-		return
-	}
-	h.log.Warn("the broker did not answer a subscription change", "filters", len(filters), "err", err)
-	_ = pause(ctx, retryPause)
+	})
+	return seq, ok
 }

@@ -33,14 +33,22 @@ func newMetrics(r prometheus.Registerer, h *Hub) *metrics {
 	}, func() float64 { _, bytes := h.window.holds(); return float64(bytes) })
 	filters := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "flyscreen_hub_filters",
-		Help: "Distinct filters wanted from the broker.",
+		Help: "Distinct filters wanted from the broker, those that linger included.",
 	}, func() float64 {
 		h.mu.RLock()
 		defer h.mu.RUnlock()
-		return float64(len(h.interests))
+		return float64(h.wanted)
+	})
+	lingering := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flyscreen_hub_filters_lingering",
+		Help: "Filters wanted only because somebody may come back.",
+	}, func() float64 {
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return float64(h.lingering.all.Len())
 	})
 	if r != nil {
-		r.MustRegister(m.received, m.snapshots, m.resumed, kept, keptBytes, filters)
+		r.MustRegister(m.received, m.snapshots, m.resumed, kept, keptBytes, filters, lingering)
 	}
 	return m
 }

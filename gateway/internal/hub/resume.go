@@ -15,10 +15,23 @@ import (
 // is why filters linger after their last stream has left (interest.go), and why
 // each knows since which position it has been covered.
 //
-// Attach and replay meet exactly: Subscribe returns the position at which it
+// Attach and replay meet exactly: Join returns the position at which it
 // attached the stream, under the lock that Deliver numbers, keeps and matches a
 // message under. Every message up to it is in the window and was not delivered,
 // every later one is delivered.
+
+// Granted reports whether the broker's present connection brings all of filters, so
+// that a snapshot may be asked for. The caller is subscribed to them.
+func (h *Hub) Granted(filters []mqtt.Filter) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, f := range filters {
+		if i := h.interests[f]; i == nil || !i.known || i.verdict != nil {
+			return false
+		}
+	}
+	return true
+}
 
 // Position is a parsed cursor.
 type Position struct {
@@ -49,7 +62,7 @@ func ForeignPosition() Position { return Position{given: true} }
 // filters and, where that is not nil, except does not refuse. gap is empty, or the
 // reason why there may be messages that it does not have (wire.GapNode, GapEvicted,
 // GapUpstream), and then nothing is returned. The caller has been attached to
-// filters, with the broker's grant, by a Subscribe that returned mark.
+// filters, with the broker's grant, by a Join that returned mark.
 func (h *Hub) Replay(position Position, mark uint64, filters []mqtt.Filter, except func(mqtt.Topic) bool) (frames []*Frame, gap string) {
 	if !position.ours || position.seq > mark {
 		return nil, wire.GapNode

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 //
 //  1. The stream is attached to the fan-out as pending: live messages that match
 //     are kept aside for it. S holds a subscription to the filter (SUBACK seen).
-//  2. Wait SettleBefore. All who ask for the same filter meanwhile share a round.
+//  2. Wait SettleBefore, and for the round's turn. All who ask for the same filter
+//     at least SettleBefore before step 3 share the round.
 //  3. On Q: SUBSCRIBE the filter at QoS 0, publish a barrier to Q's own topic,
 //     collect what comes with retain 1 until the barrier is back, UNSUBSCRIBE.
 //  4. Wait SettleAfter, then send a barrier through S and wait until it is back:
@@ -53,6 +55,10 @@ import (
 // maxRounds is how many snapshots are taken at once; more wait.
 const maxRounds = 32
 
+// roundPause is the least time between the beginnings of two rounds for one
+// filter, so that many who come one after the other cost the broker a few.
+const roundPause = 100 * time.Millisecond
+
 // Snapshot is the retained state of one filter, shared by all who asked for it in
 // the same round.
 type Snapshot struct {
@@ -69,13 +75,25 @@ type snapshots struct {
 	mu     sync.Mutex // guards what follows; never held together with Hub.mu
 	wg     sync.WaitGroup
 	closed bool
-	rounds map[mqtt.Filter]*round // those that can still be joined
+	rounds map[mqtt.Filter]*round // filters whose rounds have a goroutine
 }
 
+// round is the next round of one filter.
 type round struct {
-	done     chan struct{}
-	snapshot *Snapshot
-	err      error
+	waiting []waiter // in order of coming
+}
+
+type waiter struct {
+	ctx  context.Context
+	came time.Time
+	done func(*Snapshot, error)
+}
+
+// beginner is a Retainer that says when it asks the broker: until then more may join.
+type beginner interface {
+	// RetainedFrom is Retained, and calls begin with the time at which the broker
+	// was asked, before it returns and on the same goroutine.
+	RetainedFrom(ctx context.Context, filter mqtt.Filter, begin func(time.Time)) (messages []mqtt.Message, complete bool, err error)
 }
 
 func (s *snapshots) start(ctx context.Context) {
@@ -94,39 +112,59 @@ func (s *snapshots) stop() {
 // Snapshot reads the retained messages for filter. The caller must have been
 // subscribed to filter, with the broker's grant, before the call.
 func (h *Hub) Snapshot(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
-	r, err := h.joinRound(filter)
-	if err != nil {
+	type result struct {
+		snapshot *Snapshot
+		err      error
+	}
+	results := make(chan result, 1)
+	if err := h.SnapshotAsync(ctx, filter, func(s *Snapshot, err error) { results <- result{s, err} }); err != nil {
 		return nil, err
 	}
 	select {
-	case <-r.done:
+	case r := <-results:
 		return r.snapshot, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func (h *Hub) joinRound(filter mqtt.Filter) (*round, error) {
+// SnapshotAsync is Snapshot for who does not want to wait: if it returns nil, done
+// is called exactly once, on a goroutine that many share, so it must not block. A
+// ctx that ends is noticed when the round begins or ends, not at once.
+func (h *Hub) SnapshotAsync(ctx context.Context, filter mqtt.Filter, done func(*Snapshot, error)) error {
 	s := &h.snapshots
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.ctx == nil {
-		return nil, fault.New(fault.Draining, "the gateway is not running")
+		return fault.New(fault.Draining, "the gateway is not running")
 	}
-	if r := s.rounds[filter]; r != nil {
-		return r, nil
+	r := s.rounds[filter]
+	if r == nil {
+		r = &round{}
+		s.rounds[filter] = r
+		s.wg.Go(func() { h.takeRounds(s.ctx, filter, r) })
 	}
-	r := &round{done: make(chan struct{})}
-	s.rounds[filter] = r
-	s.wg.Go(func() {
-		defer close(r.done)
-		r.snapshot, r.err = h.take(s.ctx, filter)
-	})
-	return r, nil
+	r.waiting = append(r.waiting, waiter{ctx, time.Now(), done})
+	return nil
 }
 
-// take does steps 2 to 4.
-func (h *Hub) take(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
+// takeRounds takes one round after the other until nobody waits for the next.
+func (h *Hub) takeRounds(ctx context.Context, filter mqtt.Filter, r *round) {
+	for {
+		begun := h.takeRound(ctx, filter, r)
+		_ = pause(ctx, time.Until(begun.Add(roundPause))) // when ctx is done, the next round ends at once
+		h.snapshots.mu.Lock()
+		if len(r.waiting) == 0 {
+			delete(h.snapshots.rounds, filter)
+			h.snapshots.mu.Unlock()
+			return
+		}
+		h.snapshots.mu.Unlock()
+	}
+}
+
+// takeRound does one round and tells its waiters how it ended.
+func (h *Hub) takeRound(ctx context.Context, filter mqtt.Filter, r *round) (begun time.Time) {
 	err := pause(ctx, h.options.SettleBefore)
 	if err == nil {
 		select {
@@ -136,17 +174,57 @@ func (h *Hub) take(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
 			err = ctx.Err()
 		}
 	}
-	h.snapshots.mu.Lock()
-	delete(h.snapshots.rounds, filter) // who comes now needs a later snapshot
-	h.snapshots.mu.Unlock()
-	if err != nil {
-		return nil, err
+	var mine []waiter
+	begin := func(at time.Time) {
+		if begun.IsZero() {
+			begun = at
+			mine = h.snapshots.settled(r, begun.Add(-h.options.SettleBefore))
+		}
 	}
-	h.metrics.snapshots.Inc()
+	if err != nil {
+		begun = time.Now()
+		mine = h.snapshots.settled(r, begun) // all: the hub is at its end
+	}
+	var snapshot *Snapshot
+	if err == nil && h.snapshots.wanted(r) {
+		snapshot, err = h.take(ctx, filter, begin)
+	}
+	begin(time.Now())
+	for _, w := range mine {
+		if gone := w.ctx.Err(); gone != nil {
+			w.done(nil, gone)
+		} else {
+			w.done(snapshot, err)
+		}
+	}
+	return begun
+}
 
+// settled takes those out of r who came until then.
+func (s *snapshots) settled(r *round, then time.Time) (mine []waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for n < len(r.waiting) && !r.waiting[n].came.After(then) {
+		n++
+	}
+	mine, r.waiting = r.waiting[:n:n], slices.Clone(r.waiting[n:])
+	return mine
+}
+
+// wanted reports whether somebody still waits for r.
+func (s *snapshots) wanted(r *round) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(r.waiting, func(w waiter) bool { return w.ctx.Err() == nil })
+}
+
+// take does steps 3 and 4.
+func (h *Hub) take(ctx context.Context, filter mqtt.Filter, begin func(time.Time)) (*Snapshot, error) {
+	h.metrics.snapshots.Inc()
 	ctx, cancel := context.WithTimeout(ctx, 2*h.options.Timeout)
 	defer cancel()
-	messages, complete, err := h.retainer.Retained(ctx, filter)
+	messages, complete, err := h.retained(ctx, filter, begin)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +240,14 @@ func (h *Hub) take(ctx context.Context, filter mqtt.Filter) (*Snapshot, error) {
 		snapshot.Bytes += len(snapshot.Frames[i].JSON)
 	}
 	return snapshot, nil
+}
+
+func (h *Hub) retained(ctx context.Context, filter mqtt.Filter, begin func(time.Time)) (messages []mqtt.Message, complete bool, err error) {
+	if b, is := h.retainer.(beginner); is {
+		return b.RetainedFrom(ctx, filter, begin)
+	}
+	begin(time.Now())
+	return h.retainer.Retained(ctx, filter)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -156,9 +156,16 @@ func (s *Stream) run(j *join) {
 	g := &gathering{stream: s, join: j, ctx: ctx, filters: slices.Clone(j.filters)}
 	g.rounds, g.left = make([]*hub.Snapshot, len(g.filters)), len(g.filters)
 	g.next = min(maxAtOnce, len(g.filters))
-	for n := range g.next {
-		g.ask(n)
+	if s.hub.Granted(g.filters) {
+		g.begin()
+		return
 	}
+	s.pending.Go(func() { // after a reconnect: first the subscriptions must be back
+		for _, f := range g.filters {
+			_ = s.hub.Await(ctx, f) // a refusal ends the stream (confirm), the rest is as good as it gets
+		}
+		g.begin()
+	})
 }
 
 // gathering collects the snapshots of one join. It has no goroutine: the hub's
@@ -176,8 +183,16 @@ type gathering struct {
 	left   int // those without an answer
 }
 
+func (g *gathering) begin() {
+	for n := range min(maxAtOnce, len(g.filters)) {
+		g.ask(n)
+	}
+}
+
+// ask is refused only when the hub is at its end, and the streams with it: then
+// the join stays as it is.
 func (g *gathering) ask(n int) {
-	g.stream.hub.SnapshotAsync(g.ctx, g.filters[n], func(round *hub.Snapshot, err error) { g.answer(n, round, err) })
+	_ = g.stream.hub.SnapshotAsync(g.ctx, g.filters[n], func(round *hub.Snapshot, err error) { g.answer(n, round, err) })
 }
 
 func (g *gathering) answer(n int, round *hub.Snapshot, err error) {

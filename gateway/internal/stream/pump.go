@@ -210,7 +210,11 @@ func (p *shard) pass(now time.Time) {
 func (p *shard) serve(s *Stream, now time.Time) {
 	s.serving.Lock()
 	defer s.serving.Unlock()
-	if s.sink == nil || s.finished {
+	if s.finished {
+		return // and stays marked
+	}
+	if s.sink == nil {
+		s.unmark() // Attach brings s here again
 		return
 	}
 	for range batchesAPass {

@@ -284,7 +284,7 @@ func (s *Stream) askBroker(ctx context.Context, results []Result) (mark uint64) 
 	if len(all) == 0 {
 		return 0
 	}
-	mark, errs := s.hub.Subscribe(ctx, s, all)
+	mark, errs := s.hub.Join(ctx, s, all)
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
 		return mark
 	}

@@ -30,11 +30,14 @@ type conn struct {
 	skip         int    // bytes of the oversized packet that have not been thrown away yet
 	greeted      bool
 	track        *tracker
+	lane         *lane // takes the answers to publishes, past the library; nil except for publishing
 	maxPacket    int
 	writeTimeout time.Duration
 	in, out      prometheus.Counter
 
 	lastRead atomic.Int64 // unix nanoseconds
+	asked    atomic.Int64 // when a CONNECT or PINGREQ was sent that is not answered yet; unix nanoseconds
+	rtt      atomic.Int64 // nanoseconds that the last answer to one took
 	refused  refusal      // a CONNACK return code other than 0; read it when the handshake is over
 	ended    chan struct{}
 	endOnce  sync.Once
@@ -178,11 +181,16 @@ func (c *conn) checkControl(h header) (pass bool, err error) {
 	body := b[h.size:]
 	switch h.kind {
 	case typePingresp:
+		c.heard()
 		return true, nil
 	case typeConnack:
+		c.heard()
 		return true, c.checkConnack(body[1])
 	}
 	id := u16(body)
+	if c.lane != nil && (h.kind == typePuback || h.kind == typePubrec || h.kind == typePubcomp) {
+		return false, c.lane.answer(h.kind, id)
+	}
 	if c.track.unwritten(id) {
 		c.awaitWrite()
 	}
@@ -223,6 +231,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, c.cause
 	default:
 	}
+	if o.kind == typeConnect || o.kind == typePingreq {
+		c.asked.Store(time.Now().UnixNano())
+	}
 	c.track.sending(o)
 	_ = c.wire.SetWriteDeadline(time.Now().Add(c.writeTimeout)) // fails only if closed: Write says so
 	n, err := c.wire.Write(p)
@@ -233,6 +244,39 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.out.Add(float64(n))
 	c.track.sent(o)
 	return n, nil
+}
+
+// writePiece is how much one write deadline is for.
+const writePiece = 64 << 10
+
+// writeBatch writes whole PUBLISH and PUBREL packets past the library, and calls
+// written before anybody else may write. Errors are Write's.
+func (c *conn) writeBatch(packets []byte, written func()) error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	select {
+	case <-c.ended:
+		return c.cause
+	default:
+	}
+	for len(packets) > 0 {
+		_ = c.wire.SetWriteDeadline(time.Now().Add(c.writeTimeout)) // fails only if closed: Write says so
+		n, err := c.wire.Write(packets[:min(len(packets), writePiece)])
+		c.out.Add(float64(n))
+		if err != nil {
+			return c.fail(fmt.Errorf("writing to the broker: %w", err))
+		}
+		packets = packets[n:]
+	}
+	written()
+	return nil
+}
+
+// heard notes how long the broker took to answer a CONNECT or PINGREQ.
+func (c *conn) heard() {
+	if asked := c.asked.Swap(0); asked != 0 {
+		c.rtt.Store(time.Now().UnixNano() - asked)
+	}
 }
 
 // errClosed is the cause of an end that we wanted.

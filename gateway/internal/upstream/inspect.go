@@ -8,6 +8,7 @@ import (
 
 // Packet types (3.1.1 section 2.2.1).
 const (
+	typeConnect   = 1
 	typeConnack   = 2
 	typePublish   = 3
 	typePuback    = 4
@@ -18,6 +19,7 @@ const (
 	typeSuback    = 9
 	typeUnsub     = 10
 	typeUnsuback  = 11
+	typePingreq   = 12
 	typePingresp  = 13
 )
 

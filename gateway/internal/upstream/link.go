@@ -43,6 +43,7 @@ const warnEvery = time.Minute
 type link struct {
 	u      *Upstream
 	role   role
+	suffix string // of the client identifier, where a role has several connections
 	log    *slog.Logger
 	handle func(*session, paho.Message)
 	// prepare makes a fresh session fit for use; nil means that it is.
@@ -128,7 +129,7 @@ func (l *link) backoff(attempt int, err error) time.Duration {
 func (l *link) connect(ctx context.Context, background *sync.WaitGroup) (*session, error) {
 	limited, cancel := context.WithTimeout(ctx, l.u.o.ConnectTimeout)
 	defer cancel()
-	s, err := l.u.open(limited, l.role, l.handle, background)
+	s, err := l.u.open(limited, l.role, l.suffix, l.handle, background)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ const teardown = 2 * time.Second
 // serve makes s the current session until it ends or ctx is done.
 func (l *link) serve(ctx context.Context, s *session) {
 	l.u.metrics.connects.WithLabelValues(string(l.role)).Inc()
-	l.u.metrics.up.WithLabelValues(string(l.role)).Set(1)
+	l.u.metrics.up.WithLabelValues(string(l.role)).Inc()
 	l.log.Info("connected to the broker", "role", string(l.role), "url", l.u.endpoint.url, "unreported", l.muted)
 	l.muted = 0
 	if l.up != nil {
@@ -165,7 +166,7 @@ func (l *link) serve(ctx context.Context, s *session) {
 
 // drop takes s out of use and waits until the library has let go of it.
 func (l *link) drop(s *session, cause error) {
-	l.u.metrics.up.WithLabelValues(string(l.role)).Set(0)
+	l.u.metrics.up.WithLabelValues(string(l.role)).Dec()
 	l.mu.Lock()
 	l.since, l.cause = time.Now(), cause
 	l.mu.Unlock()
@@ -198,7 +199,7 @@ func (l *link) watch(ctx context.Context, s *session) (stopping bool) {
 		case <-ticker.C:
 		}
 		if silence := s.conn.silence(); silence > l.u.patience() {
-			s.conn.end(fmt.Errorf("nothing was heard from the broker for %s", silence.Round(100*time.Millisecond)))
+			s.conn.end(fmt.Errorf("%w for %s", errSilent, silence.Round(100*time.Millisecond)))
 		} else if l.check != nil {
 			if err := l.check(s); err != nil {
 				s.conn.end(err)

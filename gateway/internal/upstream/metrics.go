@@ -16,6 +16,8 @@ type metrics struct {
 	dropped       *prometheus.CounterVec // reason
 	snapshots     *prometheus.CounterVec // outcome
 	subscriptions *prometheus.CounterVec // outcome
+
+	acknowledged, sent prometheus.Counter // of publishes
 }
 
 // newMetrics registers with reg, if it is not nil. unanswered is read at each scrape.
@@ -26,13 +28,14 @@ func newMetrics(reg prometheus.Registerer, unanswered func() float64) (*metrics,
 	m := &metrics{
 		connects:      counter("connects_total", "Connections to the broker that came up.", "role"),
 		losses:        counter("connection_losses_total", "Connections to the broker that were lost.", "role"),
-		up:            prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "flyscreen_upstream_up", Help: "Whether the connection to the broker is up."}, []string{"role"}),
+		up:            prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "flyscreen_upstream_up", Help: "How many connections to the broker are up."}, []string{"role"}),
 		publishes:     counter("publishes_total", "Publishes by how they ended.", "outcome"),
 		bytes:         counter("bytes_total", "MQTT bytes to and from the broker.", "role", "direction"),
 		dropped:       counter("dropped_messages_total", "Messages from the broker that were not delivered, by reason.", "reason"),
 		snapshots:     counter("snapshots_total", "Snapshot rounds by how they ended.", "outcome"),
 		subscriptions: counter("subscribed_filters_total", "Filters sent to the broker, by its answer.", "outcome"),
 	}
+	m.acknowledged, m.sent = m.publishes.WithLabelValues("acknowledged"), m.publishes.WithLabelValues("sent")
 	for _, r := range roles {
 		m.connects.WithLabelValues(string(r))
 		m.losses.WithLabelValues(string(r))

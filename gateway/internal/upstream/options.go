@@ -47,8 +47,12 @@ type Options struct {
 	// 1 MiB + 64 KiB). A larger message is thrown away as it comes in, acknowledged,
 	// and told by Missed or an incomplete snapshot.
 	MaxPacket int
-	// MaxInflight is how many publishes may wait for the broker's answer (default
-	// 4,096, at most 60,000); beyond it Publish fails with fault.Overloaded.
+	// Publishers is how many connections publish (default 1, at most 16); a topic
+	// always takes the same one.
+	Publishers int
+	// MaxInflight is how many publishes of one connection may wait for the broker's
+	// answer (default 4,096, at most 60,000); beyond it, and beyond 4 MiB that wait to
+	// be written, Publish fails with fault.Overloaded.
 	MaxInflight int
 	// SnapshotMessages and SnapshotBytes (of topics and payloads) cap one Retained
 	// call (defaults 10,000 and 16 MiB).
@@ -68,11 +72,17 @@ type Options struct {
 	// Missed tells, under Deliver's rules and in its order, that the live message
 	// on topic was larger than MaxPacket.
 	Missed func(topic mqtt.Topic)
+	// PublishLink says that a connection that publishes came or went, after all
+	// publishes of one that went have ended. survived says of one that came that the
+	// broker, which ended the one before, had been there all the time: something that
+	// was under way is to blame. It must not block.
+	PublishLink func(line int, up, survived bool)
 }
 
 // Protocol maxima (3.1.1 section 2.2.3) and the room's own fixed bounds.
 const (
 	maxRemaining   = 268_435_455
+	maxPublishers  = 16
 	maxInflightCap = 60_000           // packet identifiers end at 65,535
 	drainLimit     = 5 * time.Second  // how long Run waits for publishes when it stops
 	answerLimit    = 10 * time.Second // SUBACK and UNSUBACK
@@ -98,6 +108,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.BackoffMax, max(o.BackoffMin, 5*time.Second))
 	setDefault(&o.MaxPacket, 1<<20+64<<10)
 	setDefault(&o.MaxInflight, 4096)
+	setDefault(&o.Publishers, 1)
 	setDefault(&o.SnapshotMessages, 10_000)
 	setDefault(&o.SnapshotBytes, 16<<20)
 	setDefault(&o.ClientID, "flyscreen-"+randomHex(3))
@@ -110,6 +121,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Link == nil {
 		o.Link = func(bool) {}
+	}
+	if o.PublishLink == nil {
+		o.PublishLink = func(int, bool, bool) {}
 	}
 	if o.Missed == nil {
 		o.Missed = func(mqtt.Topic) {}
@@ -144,6 +158,7 @@ func (o Options) validate() (endpoint, error) {
 	complain(o.BackoffMax < o.BackoffMin, "backoff max %s is less than backoff min %s", o.BackoffMax, o.BackoffMin)
 	complain(o.MaxPacket < 1024 || o.MaxPacket > maxRemaining, "max packet %d is outside 1,024 to %d", o.MaxPacket, maxRemaining)
 	complain(o.MaxInflight < 0 || o.MaxInflight > maxInflightCap, "max inflight %d is outside 1 to %d", o.MaxInflight, maxInflightCap)
+	complain(o.Publishers < 0 || o.Publishers > maxPublishers, "publishers %d is outside 1 to %d", o.Publishers, maxPublishers)
 	complain(o.SnapshotMessages < 0 || o.SnapshotBytes < 0, "snapshot caps must not be negative")
 	return ep, errors.Join(complaints...)
 }

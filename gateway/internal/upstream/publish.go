@@ -2,8 +2,7 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -13,152 +12,158 @@ import (
 	"flyscreen/gateway/mqtt"
 )
 
-// publisher owns the connection on which the gateway publishes for others.
+// publisher owns one of the connections on which the gateway publishes for others.
 type publisher struct {
 	u    *Upstream
+	line int // its place among them, from 0
 	link *link
 
-	load atomic.Pointer[inflight] // of the current session
+	lane atomic.Pointer[lane] // nil while down
+
+	lost      time.Time // when the last session ended; the link's goroutine's own, as is
+	condemned error     // why
 }
 
-// inflight counts the publishes of one session that the broker has not answered,
-// also those whose callers have left: their packet identifiers are in use.
-type inflight struct {
-	s    *session
-	n    atomic.Int64
-	full atomic.Bool // a publish was refused since the last check
-}
-
-func newPublisher(u *Upstream) *publisher {
-	p := &publisher{u: u}
+func newPublisher(u *Upstream, line int) *publisher {
+	p := &publisher{u: u, line: line}
 	p.link = &link{u: u, role: rolePublish, hurry: make(chan struct{}, 1), log: u.o.Logger, up: p.up, down: p.down, check: p.check}
+	if line > 0 {
+		p.link.suffix = strconv.Itoa(line + 1)
+	}
 	p.link.handle = func(*session, paho.Message) {} // it subscribes to nothing
 	return p
 }
 
 func (p *publisher) up(s *session) {
-	load := &inflight{s: s}
-	s.conn.track.settled = func() { load.n.Add(-1) } // nothing has been published on s yet
-	p.load.Store(load)
+	l := s.conn.lane
+	go l.write() // close waits for it
+	p.lane.Store(l)
+	p.u.o.PublishLink(p.line, true, !p.lost.IsZero() && brokerEnded(p.condemned) && p.u.stoodSince(p.lost))
 }
 
-func (p *publisher) down(*session) { p.load.Store(nil) }
+func (p *publisher) down(s *session) {
+	p.lane.Store(nil)
+	p.lost, p.condemned = time.Now(), s.conn.cause
+	select {
+	case <-s.conn.ended:
+	default: // we are stopping
+		p.condemned = errClosed
+	}
+	s.conn.lane.close(p.condemned)
+	p.u.o.PublishLink(p.line, false, false)
+}
+
+// check condemns a connection with a publish that the broker will not answer any
+// more: its packet identifier would never come free.
+func (p *publisher) check(s *session) error { return s.conn.lane.stuck(p.u.overdue) }
+
+// stoodSince reports whether another connection has been up since before t: the
+// broker was there all the time.
+func (u *Upstream) stoodSince(t time.Time) bool {
+	for _, l := range u.links {
+		if s := l.current.Load(); s != nil && !s.over() && s.began.Before(t) && s.conn.silence() <= u.patience() {
+			return true
+		}
+	}
+	return false
+}
 
 // unanswered is the current value of the inflight metric.
-func (p *publisher) unanswered() float64 {
-	if load := p.load.Load(); load != nil {
-		return float64(load.n.Load())
+func (u *Upstream) unanswered() float64 {
+	n := 0
+	for _, p := range u.publishers {
+		if l := p.lane.Load(); l != nil {
+			n += l.flights()
+		}
 	}
-	return 0
+	return float64(n)
 }
 
-// check condemns a connection that is full of publishes which the broker does
-// not answer: their packet identifiers would never come free.
-func (p *publisher) check(s *session) error {
-	load := p.load.Load()
-	if load == nil || !load.full.Swap(false) {
-		return nil
+// Lines is how many connections publish.
+func (u *Upstream) Lines() int { return len(u.publishers) }
+
+// Line is the connection that messages to topic take, from 0: always the same one,
+// so that their order is kept.
+func (u *Upstream) Line(topic mqtt.Topic) int {
+	if len(u.publishers) == 1 {
+		return 0
 	}
-	if oldest := s.conn.track.oldest(); !oldest.IsZero() && time.Since(oldest) > p.u.overdue {
-		return fmt.Errorf("%d publishes wait for the broker's answer, the oldest for %s", load.n.Load(), time.Since(oldest).Round(time.Second))
+	hash := uint32(2166136261) // FNV-1a
+	for i := range len(topic) {
+		hash = (hash ^ uint32(topic[i])) * 16777619
 	}
-	return nil
+	return int(hash % uint32(len(u.publishers))) //nolint:gosec // a handful
 }
 
-// take counts a publish in.
-func (p *publisher) take(load *inflight) error {
-	if load.n.Add(1) > int64(p.u.o.MaxInflight) {
-		load.n.Add(-1)
-		load.full.Store(true)
-		return fault.New(fault.Overloaded, "%d messages wait for the broker's answer; this one was not sent", p.u.o.MaxInflight).Retry(time.Second)
-	}
-	return nil
-}
-
-// Publish sends m and waits for exactly one of: the broker's answer to this very
-// packet (or for QoS 0 that it was written to the socket), ctx, the end of the
-// connection. It never sends a message twice.
+// Send hands m over and returns. completed is called once, when the broker has
+// answered this very packet (for QoS 0: when it was written to the socket), or with
+// an error when the connection has ended before; it must not block. Messages that
+// one caller sends on one line are written in that order, and those that an ended
+// connection leaves unanswered complete in it too, before the next connection is up.
+// An error of Send itself means that m was not taken, and completed is not called.
 //
-// The error is a *fault.Error: UpstreamUnavailable, Overloaded and Draining mean
+// The errors are *fault.Error: UpstreamUnavailable, Overloaded and Draining mean
 // that m was certainly not sent; UpstreamTimeout that it may or may not have
-// been; InvalidTopic and TooLarge that it cannot be.
-func (u *Upstream) Publish(ctx context.Context, m mqtt.Message) (mqtt.Delivery, error) {
-	delivery, err := u.tryPublish(ctx, m)
-	outcome := string(delivery)
+// been; InvalidTopic, TooLarge and BadRequest that it cannot be.
+func (u *Upstream) Send(m mqtt.Message, completed func(mqtt.Delivery, error)) error {
+	err := u.send(m, completed)
 	if err != nil {
-		outcome = string(fault.From(err).Code)
+		u.metrics.publishes.WithLabelValues(string(fault.From(err).Code)).Inc()
 	}
-	u.metrics.publishes.WithLabelValues(outcome).Inc()
-	return delivery, err
+	return err
 }
 
-func (u *Upstream) tryPublish(ctx context.Context, m mqtt.Message) (mqtt.Delivery, error) {
+func (u *Upstream) send(m mqtt.Message, completed func(mqtt.Delivery, error)) error {
 	if err := checkPublish(m); err != nil {
-		return "", err
+		return err
 	}
 	if err := u.begin(); err != nil {
-		return "", err
+		return err
 	}
-	defer u.calls.Done()
-	p := u.publish
-	load := p.load.Load()
-	if load == nil {
-		return "", unavailable("the message was not sent", p.link.ready())
+	p := u.publishers[u.Line(m.Topic)]
+	l := p.lane.Load()
+	if l == nil {
+		u.calls.Done()
+		return unavailable("the message was not sent", p.link.ready())
 	}
-	if err := p.take(load); err != nil {
-		return "", err
-	}
-	_, err := load.s.place(ctx, func(c paho.Client) paho.Token {
-		token := c.Publish(string(m.Topic), byte(m.QoS), m.Retain, m.Payload)
-		if refusedByClient(token) {
-			load.n.Add(-1)
+	err := l.send(m, func(err error) {
+		delivery, counter := mqtt.Acknowledged, u.metrics.acknowledged
+		switch {
+		case err != nil:
+			delivery, counter = "", u.metrics.publishes.WithLabelValues(string(fault.From(err).Code))
+		case m.QoS == 0:
+			delivery, counter = mqtt.Sent, u.metrics.sent
 		}
-		return token
+		counter.Inc()
+		completed(delivery, err)
+		u.calls.Done()
 	})
-	switch {
-	case err == nil && m.QoS == 0:
-		return mqtt.Sent, nil
-	case err == nil:
-		return mqtt.Acknowledged, nil
-	case errors.Is(err, errNotTaken):
-		load.n.Add(-1)
+	if err != nil {
+		u.calls.Done()
 	}
-	return "", publishFault(ctx, err)
+	return err
 }
 
-// publishFault says what err means for the message.
-func publishFault(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, errNotTaken) && ctx.Err() != nil:
-		return fault.New(fault.Overloaded, "the broker connection did not take the message in time; it was not sent").Retry(time.Second).Because(err)
-	case errors.Is(err, errNotTaken), errors.Is(err, paho.ErrNotConnected):
-		return unavailable("the message was not sent", err)
-	case clientIsFull(err):
-		return fault.New(fault.Overloaded, "the broker connection takes no more messages; this one was not sent").Retry(time.Second).Because(err)
+// Publish is Send and a wait for its end, or for ctx's, after which the outcome is
+// unknown. The errors are Send's.
+func (u *Upstream) Publish(ctx context.Context, m mqtt.Message) (mqtt.Delivery, error) {
+	type outcome struct {
+		delivery mqtt.Delivery
+		err      error
 	}
-	return fault.New(fault.UpstreamTimeout, "the broker did not answer; whether it has the message is unknown").Because(err)
-}
-
-// refusedByClient reports a token that the library completed with an error
-// before it queued the packet.
-func refusedByClient(t paho.Token) bool {
+	ended := make(chan outcome, 1)
+	if err := ctx.Err(); err != nil && !u.stopping() {
+		return "", fault.New(fault.Overloaded, "the broker connection did not take the message in time; it was not sent").Retry(time.Second).Because(err)
+	}
+	if err := u.Send(m, func(d mqtt.Delivery, err error) { ended <- outcome{d, err} }); err != nil {
+		return "", err
+	}
 	select {
-	case <-t.Done():
-		err := t.Error()
-		return errors.Is(err, paho.ErrNotConnected) || clientIsFull(err)
-	default:
-		return false
+	case o := <-ended:
+		return o.delivery, o.err
+	case <-ctx.Done():
+		return "", fault.New(fault.UpstreamTimeout, "the broker did not answer; whether it has the message is unknown").Because(ctx.Err())
 	}
-}
-
-// clientIsFull recognises the library's two errors for a packet that it did not
-// queue; it gives them no names.
-func clientIsFull(err error) bool {
-	if err == nil {
-		return false
-	}
-	text := err.Error()
-	return text == "no message IDs available" || text == "publish was broken by timeout"
 }
 
 // checkPublish holds m to what MQTT can carry. Callers have checked more than

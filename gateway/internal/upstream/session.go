@@ -21,6 +21,7 @@ import (
 type session struct {
 	conn   *conn
 	client paho.Client
+	began  time.Time
 	orders chan *order
 	gone   chan struct{} // closed when the library has let go: all tokens are complete, or never will be
 
@@ -50,8 +51,8 @@ func (r refusal) Error() string {
 func (r refusal) credentials() bool { return r == 4 || r == 5 }
 
 // open dials and does the MQTT handshake. handle gets all messages, in order, on
-// one goroutine of the library's. background gets the goroutine that open starts.
-func (u *Upstream) open(ctx context.Context, r role, handle func(*session, paho.Message), background *sync.WaitGroup) (*session, error) {
+// one goroutine of the library's. suffix tells connections of one role apart. background gets the goroutine that open starts.
+func (u *Upstream) open(ctx context.Context, r role, suffix string, handle func(*session, paho.Message), background *sync.WaitGroup) (*session, error) {
 	wire, err := dial(ctx, u.endpoint, u.o.TLS)
 	if err != nil {
 		return nil, err
@@ -62,8 +63,12 @@ func (u *Upstream) open(ctx context.Context, r role, handle func(*session, paho.
 		orders:  make(chan *order),
 		gone:    make(chan struct{}),
 		markers: make(map[string]func()),
+		began:   time.Now(),
 	}
-	s.client = paho.NewClient(u.clientOptions(r, s, handle))
+	if r == rolePublish {
+		s.conn.lane = newLane(s.conn, u.o.MaxInflight)
+	}
+	s.client = paho.NewClient(u.clientOptions(u.clientID(r, suffix), s, handle))
 	token := s.client.Connect()
 	select {
 	case <-token.Done():
@@ -89,11 +94,16 @@ func (u *Upstream) open(ctx context.Context, r role, handle func(*session, paho.
 	return s, nil
 }
 
-func (u *Upstream) clientOptions(r role, s *session, handle func(*session, paho.Message)) *paho.ClientOptions {
+// clientID is the identifier of a connection; two alike throw each other out.
+func (u *Upstream) clientID(r role, suffix string) string {
+	return u.o.ClientID + "-" + string(r) + suffix
+}
+
+func (u *Upstream) clientOptions(id string, s *session, handle func(*session, paho.Message)) *paho.ClientOptions {
 	o := paho.NewClientOptions()
 	o.Servers = []*url.URL{{Scheme: "tcp", Host: u.endpoint.host}} // not dialled: the connection is there
 	o.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return s.conn, nil })
-	o.SetClientID(u.o.ClientID + "-" + string(r)).SetUsername(u.o.Username).SetPassword(u.o.Password)
+	o.SetClientID(id).SetUsername(u.o.Username).SetPassword(u.o.Password)
 	o.SetProtocolVersion(4).SetCleanSession(true).SetStore(noStore{})
 	o.SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false)
 	o.SetOrderMatters(true)

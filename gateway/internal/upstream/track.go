@@ -3,7 +3,6 @@ package upstream
 import (
 	"fmt"
 	"sync"
-	"time"
 )
 
 // tracker knows which of our packets wait for an answer, and lets only the
@@ -11,10 +10,6 @@ import (
 // waits under an identifier when any acknowledgement with that identifier comes:
 // a SUBACK would count as a PUBACK, and a SUBACK with too many codes panics.
 type tracker struct {
-	// settled, if not nil, is told of each PUBLISH that is over: QoS 0 written,
-	// QoS 1 and 2 answered. Called without the lock.
-	settled func()
-
 	mu      sync.Mutex // guards the following
 	waiting map[uint16]*awaited
 }
@@ -24,7 +19,6 @@ type awaited struct {
 	kind     byte // typePublish, typeSubscribe or typeUnsub
 	qos      byte
 	filters  int
-	at       time.Time
 	written  bool // the whole packet was written
 	received bool // QoS 2: the PUBREC came
 }
@@ -38,15 +32,12 @@ func (t *tracker) sending(o outbound) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.waiting[o.id] = &awaited{kind: o.kind, qos: o.qos(), filters: o.filters, at: time.Now()}
+	t.waiting[o.id] = &awaited{kind: o.kind, qos: o.qos(), filters: o.filters}
 }
 
 // sent notes that the whole packet was written.
 func (t *tracker) sent(o outbound) {
 	if o.id == 0 {
-		if o.kind == typePublish && t.settled != nil {
-			t.settled()
-		}
 		return
 	}
 	t.mu.Lock()
@@ -70,19 +61,11 @@ func (t *tracker) unwritten(id uint16) bool {
 // nothing (or nothing any more) waits for it, or an error when it does not fit
 // what waits. codes is the number of a SUBACK's return codes.
 func (t *tracker) answer(kind byte, id uint16, codes int) (pass bool, err error) {
-	pass, over, err := t.judge(kind, id, codes)
-	if over && t.settled != nil {
-		t.settled()
-	}
-	return pass, err
-}
-
-func (t *tracker) judge(kind byte, id uint16, codes int) (pass, publishOver bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := t.waiting[id]
 	if a == nil {
-		return false, false, nil
+		return false, nil
 	}
 	fits := false
 	switch kind {
@@ -91,7 +74,7 @@ func (t *tracker) judge(kind byte, id uint16, codes int) (pass, publishOver bool
 	case typePubrec:
 		if a.kind == typePublish && a.qos == 2 {
 			a.received = true
-			return true, false, nil
+			return true, nil
 		}
 	case typePubcomp:
 		fits = a.kind == typePublish && a.qos == 2 && a.received
@@ -101,21 +84,8 @@ func (t *tracker) judge(kind byte, id uint16, codes int) (pass, publishOver bool
 		fits = a.kind == typeUnsub
 	}
 	if !fits {
-		return false, false, fmt.Errorf("the broker answered packet %d (type %d, QoS %d, %d filters) with a packet of type %d and %d codes", id, a.kind, a.qos, a.filters, kind, codes)
+		return false, fmt.Errorf("the broker answered packet %d (type %d, QoS %d, %d filters) with a packet of type %d and %d codes", id, a.kind, a.qos, a.filters, kind, codes)
 	}
 	delete(t.waiting, id)
-	return true, a.kind == typePublish, nil
-}
-
-// oldest is when the longest waiting PUBLISH was sent; the zero time if none is.
-func (t *tracker) oldest() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var oldest time.Time
-	for _, a := range t.waiting {
-		if a.kind == typePublish && (oldest.IsZero() || a.at.Before(oldest)) {
-			oldest = a.at
-		}
-	}
-	return oldest
+	return true, nil
 }

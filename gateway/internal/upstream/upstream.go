@@ -18,7 +18,7 @@ const reserved = "flyscreen-barrier/"
 // Reserved is the same, for those who refuse it at the door.
 const Reserved = reserved
 
-// Upstream is the gateway's side of the broker: three supervised connections.
+// Upstream is the gateway's side of the broker: supervised connections.
 // All methods are safe for concurrent use.
 type Upstream struct {
 	o        Options
@@ -28,10 +28,10 @@ type Upstream struct {
 
 	overdue time.Duration // an unanswered publish this old condemns a full connection
 
-	live     *live
-	publish  *publisher
-	snapshot *snapshots
-	links    []*link
+	live       *live
+	publishers []*publisher
+	snapshot   *snapshots
+	links      []*link
 
 	mu      sync.Mutex // guards the following
 	started bool
@@ -48,9 +48,14 @@ func New(o Options) (*Upstream, error) {
 		return nil, err
 	}
 	u := &Upstream{o: o, endpoint: ep, instance: randomHex(16), overdue: 30 * time.Second}
-	u.live, u.publish, u.snapshot = newLive(u), newPublisher(u), newSnapshots(u)
-	u.links = []*link{u.live.link, u.publish.link, u.snapshot.link}
-	if u.metrics, err = newMetrics(o.Metrics, u.publish.unanswered); err != nil {
+	u.live, u.snapshot = newLive(u), newSnapshots(u)
+	u.links = []*link{u.live.link, u.snapshot.link}
+	for line := range o.Publishers {
+		p := newPublisher(u, line)
+		u.publishers = append(u.publishers, p)
+		u.links = append(u.links, p.link)
+	}
+	if u.metrics, err = newMetrics(o.Metrics, u.unanswered); err != nil {
 		return nil, err
 	}
 	return u, nil
@@ -118,6 +123,12 @@ func (u *Upstream) drain(background *sync.WaitGroup) {
 	case <-timer.C:
 		u.o.Logger.Warn("stopped with publishes unanswered")
 	}
+}
+
+func (u *Upstream) stopping() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stopped
 }
 
 // begin counts a publish in, until u.calls.Done.
