@@ -14,7 +14,7 @@ func TestPayload(t *testing.T) {
 	if len(payload) != 120 || !json.Valid(payload) {
 		t.Fatalf("the payload has %d bytes: %s", len(payload), payload)
 	}
-	want := marker{due: 1795406251123456789, publisher: 63, number: 0xdeadbeef}
+	want := marker{due: 1795406251123456789, publisher: 63, number: 0xdeadbeef, topic: 999}
 	want.put(payload[at:])
 	if !json.Valid(payload) || len(payload) != 120 {
 		t.Fatalf("the marked payload is no JSON: %s", payload)
@@ -33,7 +33,7 @@ func markersIn(b []byte) (list []marker) {
 // byte.
 func TestScanFindsCutMarkers(t *testing.T) {
 	want := []marker{{due: 1, number: 1}, {due: 2, number: 2}, {due: 3, publisher: 1, number: 3}}
-	text := []byte(`fLy7 is no marker, nor is fLy7ffffffffffffffffffffffffffXX: `)
+	text := []byte(`fLy7 is no marker, nor is fLy7ffffffffffffffffffffffffffffffXX: `)
 	for _, m := range want {
 		payload, at := markedPayload(120)
 		m.put(payload[at:])
@@ -73,7 +73,7 @@ func TestCheckerSeesWhatWentWrong(t *testing.T) {
 		{"a message that was not stamped", []seen{{0, 1}, {0, 0}}, tally{delivered: 1, strange: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, got := make(checker, 2), tally{}
+			c, got := newChecker(0, 1, 2), tally{}
 			for _, s := range test.seen {
 				before := got.delivered
 				counts := c.see(marker{publisher: s.publisher, number: s.number}, &got)

@@ -22,9 +22,10 @@ type usage struct {
 	server  float64 // user and system seconds of the server's processes
 	machine float64 // busy seconds of all cores
 	own     float64 // user and system seconds of this process
+	helpers float64 // of processes in the path that are not measured
 }
 
-func readUsage(pids []int) (usage, error) {
+func readUsage(pids, helpers []int) (usage, error) {
 	u := usage{at: time.Now(), own: ownCPU()}
 	for _, pid := range pids {
 		seconds, err := processCPU(pid)
@@ -32,6 +33,13 @@ func readUsage(pids []int) (usage, error) {
 			return u, fmt.Errorf("the server is gone: %w", err)
 		}
 		u.server += seconds
+	}
+	for _, pid := range helpers {
+		seconds, err := processCPU(pid)
+		if err != nil {
+			return u, fmt.Errorf("the broker is gone: %w", err)
+		}
+		u.helpers += seconds
 	}
 	var err error
 	u.machine, err = machineCPU()
@@ -103,18 +111,43 @@ type cores struct{ server, client string }
 
 // pinCores binds this process, with all its threads, to the last of its cores and
 // tells which core is the server's. Without taskset or a second core nothing is
-// bound.
-func pinCores() cores {
+// bound. A priority other than 0 is for this process and those that it starts.
+func pinCores(priority int) (cores, error) {
+	if priority != 0 {
+		if err := prioritize(priority); err != nil {
+			return cores{}, err
+		}
+	}
 	taskset, err := exec.LookPath("taskset")
 	allowed := cpuList(procField("/proc/self/status", "Cpus_allowed_list"))
 	if err != nil || len(allowed) < 2 {
-		return cores{}
+		return cores{}, nil
 	}
 	c := cores{server: strconv.Itoa(allowed[0]), client: strconv.Itoa(allowed[len(allowed)-1])}
-	if err := exec.Command(taskset, "-a", "-c", "-p", c.client, strconv.Itoa(os.Getpid())).Run(); err != nil { //nolint:gosec // our own arguments
-		return cores{}
+	out, err := exec.Command(taskset, "-a", "-c", "-p", c.client, strconv.Itoa(os.Getpid())).CombinedOutput() //nolint:gosec // our own arguments
+	if err != nil {
+		return cores{}, fmt.Errorf("taskset: %w: %s", err, out)
 	}
-	return c
+	return c, nil
+}
+
+// prioritize sets the priority of all threads of this process; children inherit
+// that of the thread that makes them.
+func prioritize(priority int) error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, id, priority); err != nil {
+			return fmt.Errorf("-nice %d: %w", priority, err)
+		}
+	}
+	return nil
 }
 
 // cpuList reads a list such as "0-3,8".
@@ -134,7 +167,8 @@ func cpuList(s string) (list []int) {
 }
 
 // facts describes the machine, a line each.
-func facts(c cores) []string {
+func facts(b *bench) []string {
+	c := b.cores
 	pinned := "server and client share all cores"
 	if c.server != "" {
 		pinned = fmt.Sprintf("server pinned to core %s, client to core %s", c.server, c.client)
@@ -145,7 +179,8 @@ func facts(c cores) []string {
 	now, _, _ := strings.Cut(string(load), " ")
 	return []string{
 		fmt.Sprintf("machine  %s, %d cores, %.1f GiB; %s", procField("/proc/cpuinfo", "model name"), runtime.NumCPU(), float64(memory)/(1<<20), pinned),
-		fmt.Sprintf("system   Linux %s, %s, load average %s at the start", strings.TrimSpace(string(kernel)), runtime.Version(), now),
+		fmt.Sprintf("system   Linux %s, %s, load average %s at the end", strings.TrimSpace(string(kernel)), runtime.Version(), now),
+		fmt.Sprintf("load     %d-byte JSON payloads but in stall; medians of %d runs, or of as many as the time allowed (last column)", 120, b.runs),
 		"date     " + time.Now().UTC().Format("2006-01-02 15:04 UTC"),
 	}
 }

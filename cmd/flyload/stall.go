@@ -1,0 +1,63 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// stalling measures whether streams that do not read any more harm the others: a
+// baseline, then a tenth stops reading, then, when they are full, the same step
+// for the others.
+func (t task) stalling(ctx context.Context) error {
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	if err := t.warm(ctx); err != nil {
+		return err
+	}
+	base, err := t.quietest(ctx, t.load.rate)
+	if err != nil {
+		return err
+	}
+	if err := t.done(base.record("baseline")); err != nil {
+		return err
+	}
+	dropped, err := t.droppedBy(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range t.streams.all[:t.load.stalled] {
+		if err := t.streams.reader.stall(c); err != nil {
+			return err
+		}
+	}
+	t.rig.stalled = t.load.stalled
+	share := 1 - float64(t.load.stalled)/float64(t.load.streams) // of the streams that read
+	// The step is the same for the server, although fewer deliveries count.
+	if s, err := t.measure(ctx, t.load.rate*share, t.stallFor); err != nil {
+		return err
+	} else if t.tell(s); s.bad != "" {
+		t.note("  while they fill up: %s", s.bad)
+	}
+	s, err := t.quietest(ctx, t.load.rate*share)
+	if err != nil {
+		return err
+	}
+	r := s.record(fmt.Sprintf("%d stalled", t.load.stalled))
+	after, err := t.droppedBy(ctx)
+	if err != nil {
+		return err
+	}
+	r.Dropped = after - dropped
+	return t.done(r)
+}
+
+// droppedBy is how many messages a gateway has left out so far.
+func (t task) droppedBy(ctx context.Context) (float64, error) {
+	if t.server.page == "" {
+		return 0, nil
+	}
+	return t.server.metric(ctx, "flyscreen_stream_dropped_messages_total")
+}
