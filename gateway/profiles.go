@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"net/http"
-	"net/http/pprof" //nolint:gosec // it also registers with a mux that nobody serves
+	"net/http/pprof" // it also registers with the default mux, which nobody serves
 
 	"github.com/labstack/echo/v4"
 )

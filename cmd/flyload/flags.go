@@ -57,7 +57,7 @@ func parse(args []string, errw io.Writer) (command, error) {
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
-	c.bisect, c.stallFor = 2, 12*time.Second
+	c.bisect, c.stallFor = 2, 20*time.Second
 	if quick {
 		c.short()
 	}
@@ -115,7 +115,7 @@ func (c *command) choose() error {
 			continue
 		}
 		if l.payload == 0 {
-			l.payload = 120
+			l.payload = defaultPayload
 		}
 		if c.rate > 0 && l.rate > 0 {
 			l.rate = c.rate

@@ -76,6 +76,9 @@ func (g gateway) settings(e env, l load) (args []string) {
 		"publish_rate=1000000", "publish_burst=1000000", "drain_timeout=200ms"} {
 		args = append(args, "--set", "limits."+s)
 	}
+	if l.kind == kindStall {
+		args = append(args, "--set", "limits.queue_messages="+strconv.Itoa(stalledQueue))
+	}
 	if e.profiles.wanted() {
 		args = append(args, "--set", "http.pprof=true")
 	}

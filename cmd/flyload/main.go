@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, out, errw io.Writer) error {
 	debug.SetGCPercent(400)                      // the client has memory, and less time
 	err = b.all(ctx)
 	if len(b.records) > 0 {
-		_, writeErr := io.WriteString(out, strings.Join(facts(b), "\n")+"\n\n"+report(b.records))
+		_, writeErr := io.WriteString(out, strings.Join(facts(b), "\n")+"\n\n"+report(b.records)+isolation(b.records))
 		err = errors.Join(err, writeErr)
 	}
 	return err
@@ -92,5 +92,5 @@ func openResults(path string) (io.WriteCloser, error) {
 // short makes everything shorter, for a look.
 func (s *settings) short() {
 	s.fixed, s.try, s.settle, s.bisect = time.Second, 600*time.Millisecond, time.Second, 1
-	s.stallFor = 5 * time.Second
+	s.stallFor = 15 * time.Second
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -25,6 +27,42 @@ func program(name string) (string, error) {
 		return "", fmt.Errorf("%s is missing: cmd/flyload/install installs it, or leave it out with -targets", name)
 	}
 	return path, nil
+}
+
+// versions names the peers among the lanes.
+func versions(list []lane) (all []string) {
+	has := func(part string) bool {
+		return slices.ContainsFunc(list, func(n lane) bool { return strings.Contains(n.name, part) })
+	}
+	if has("nchan") {
+		all = append(all, versionOf("nginx", "-v")+" with nchan")
+	}
+	if has("mosquitto") {
+		all = append(all, versionOf("mosquitto", "-h"))
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && has("mochi") {
+		for _, m := range info.Deps {
+			if strings.HasPrefix(m.Path, "github.com/mochi-mqtt/") {
+				all = append(all, "mochi-mqtt "+m.Version)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return []string{"none"}
+	}
+	return all
+}
+
+// versionOf is the first line of what a program says of itself; Mosquitto's status
+// is not 0 then.
+func versionOf(name, flag string) string {
+	path, err := program(name)
+	if err != nil {
+		return name + " (not found)"
+	}
+	out, _ := exec.Command(path, flag).CombinedOutput() //nolint:gosec // our own arguments
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line)
 }
 
 // startMosquitto runs Mosquitto with its WebSocket listener.

@@ -52,7 +52,7 @@ type message struct {
 func openPublishers(ctx context.Context, t target, l load) (*publishers, error) {
 	p := &publishers{target: t}
 	for i := range l.publishers {
-		one := &publisher{index: uint16(i)} //nolint:gosec // flags keep it small
+		one := &publisher{index: uint16(i)}
 		if l.topics == 1 {
 			one.add(t, 0, l.payload)
 		}

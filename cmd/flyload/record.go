@@ -32,6 +32,7 @@ type record struct {
 	PerStream float64 `json:"kb_per_stream,omitempty"` // growth of the resident memory
 	Memory    float64 `json:"rss_mb,omitempty"`
 	Dropped   float64 `json:"dropped,omitempty"` // messages that a gateway left out for slow readers, by its own count
+	Ended     float64 `json:"ended,omitempty"`   // slow readers that a gateway ended
 
 	Client float64 `json:"client_cpu"` // share of one core
 	Others float64 `json:"others_cpu"` // share of the machine: noise

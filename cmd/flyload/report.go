@@ -90,6 +90,30 @@ func floorOf(all []row, w row) float64 {
 	return 0
 }
 
+// isolation says for each target of the stall scenario what the streams that read
+// paid for those that did not.
+func isolation(records []record) string {
+	var out strings.Builder
+	all := rows(records)
+	for _, w := range all {
+		if w.scenario != "stall" || w.step == baseline {
+			continue
+		}
+		p99 := func(r *record) float64 { return r.P99 }
+		for _, base := range all {
+			if base.scenario == w.scenario && base.target == w.target && base.step == baseline {
+				_, _ = fmt.Fprintf(&out, "stall    %s: p99 of the others is %.2f x the baseline; the stalled had %.0f messages left out, and %.0f of them were ended; RSS %.0f -> %.0f MB\n",
+					w.target, median(w.runs, p99)/max(median(base.runs, p99), 1e-9), median(w.runs, func(r *record) float64 { return r.Dropped }), median(w.runs, func(r *record) float64 { return r.Ended }),
+					median(base.runs, func(r *record) float64 { return r.Memory }), median(w.runs, func(r *record) float64 { return r.Memory }))
+			}
+		}
+	}
+	if out.Len() > 0 {
+		return "\n" + out.String()
+	}
+	return ""
+}
+
 func (w row) line(floor float64) string {
 	m := func(of func(*record) float64) float64 { return median(w.runs, of) }
 	// cell leaves out what was not measured.

@@ -38,6 +38,9 @@ type load struct {
 	stalled    int           // streams that will stop reading
 }
 
+// defaultPayload is used where a load says nothing else, in bytes.
+const defaultPayload = 120
+
 // loads are all scenarios, in the order in which they are measured.
 var loads = []load{
 	{name: "f100", about: "100 streams of one topic", streams: 100, topics: 1, publishers: 4, rate: 20000, p99: 100 * time.Millisecond},

@@ -7,6 +7,14 @@ import (
 	"fmt"
 )
 
+// stalledQueue is how many messages a gateway may keep for a stream in the stall
+// scenario: few, so that the queues of those that do not read run over while the
+// others are measured.
+const stalledQueue = 100
+
+// baseline is the step before streams stop reading.
+const baseline = "baseline"
+
 // stalling measures whether streams that do not read any more harm the others: a
 // baseline, then a tenth stops reading, then, when they are full, the same step
 // for the others.
@@ -21,7 +29,7 @@ func (t task) stalling(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.done(base.record("baseline")); err != nil {
+	if err := t.done(base.record(baseline)); err != nil {
 		return err
 	}
 	dropped, err := t.droppedBy(ctx)
@@ -33,7 +41,7 @@ func (t task) stalling(ctx context.Context) error {
 			return err
 		}
 	}
-	t.rig.stalled = t.load.stalled
+	t.stalled = t.load.stalled
 	share := 1 - float64(t.load.stalled)/float64(t.load.streams) // of the streams that read
 	// The step is the same for the server, although fewer deliveries count.
 	if s, err := t.measure(ctx, t.load.rate*share, t.stallFor); err != nil {
@@ -50,7 +58,16 @@ func (t task) stalling(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Dropped = after - dropped
+	if r.Dropped = after - dropped; t.server.page != "" {
+		open, err := t.server.metric(ctx, "flyscreen_stream_open")
+		if err != nil {
+			return err
+		}
+		r.Ended = float64(t.load.streams) - open
+		if r.Dropped == 0 && r.Ended == 0 && r.Bad == "" {
+			r.Bad = "the queues of the stalled streams have not run over"
+		}
+	}
 	return t.done(r)
 }
 
