@@ -87,3 +87,18 @@ func TestCheckerSeesWhatWentWrong(t *testing.T) {
 		})
 	}
 }
+
+// Of many topics a stream has one, from one publisher.
+func TestCheckerOfOneTopic(t *testing.T) {
+	c, got := newChecker(7, 10, 4), tally{} // of the publisher 7 mod 4
+	for _, m := range []marker{{topic: 7, publisher: 3, number: 1}, {topic: 7, publisher: 3, number: 2},
+		{topic: 3, publisher: 3, number: 3}, {topic: 7, publisher: 2, number: 3}, {topic: 7, publisher: 0, number: 1}} {
+		c.see(m, &got)
+	}
+	if want := (tally{delivered: 2, strange: 3}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if !c.begun() || newChecker(7, 10, 4).begun() {
+		t.Error("a stream has begun when it has had a message, not before")
+	}
+}

@@ -63,6 +63,7 @@ type lane struct {
 	// takes reports whether the lane is measured by default; nil: in all fan-out,
 	// idle and connect scenarios.
 	takes func(l load) bool
+	ours  bool // a gateway of ours
 	named bool // the user asked for this very one: it is measured wherever it can be
 }
 
@@ -75,25 +76,29 @@ type env struct {
 	profiles profiles
 }
 
-// lanes are all servers: the gateways that were named, then the floor and the
-// peers.
+// doors are the ways to read the gateway's streams that are measured.
+var doors = []struct {
+	name, about    string
+	door, upstream string
+	takes          func(load) bool
+}{
+	{"sse", "the gateway, SSE", "sse", "", except(kindPublish)},
+	{"ws", "the gateway, WebSocket, a frame a message", "ws", "", nil},
+	{"batch", "the gateway, WebSocket, batched frames", "batch", "", except(kindPublish)},
+	{"ws+mosquitto", "the gateway, WebSocket, with Mosquitto as its broker", "ws", "mosquitto", manyTopics},
+}
+
+// lanes are all servers: the gateways that were named, door by door, then the
+// floor and the peers.
 func lanes(gateways []named) (all []lane) {
-	for _, g := range gateways {
-		suffix := ""
-		if g.name != "" {
-			suffix = "@" + g.name
-		}
-		add := func(door, about, upstream string, takes func(load) bool) {
-			name := door + suffix
-			if upstream != "" {
-				name = door + "+" + upstream + suffix
+	for _, d := range doors {
+		for _, g := range gateways {
+			name := d.name
+			if g.name != "" {
+				name += "@" + g.name
 			}
-			all = append(all, lane{name: name, about: about, start: gateway{g.path, door, upstream}.start, takes: takes})
+			all = append(all, lane{name: name, about: d.about, start: gateway{g.path, d.door, d.upstream}.start, takes: d.takes, ours: true})
 		}
-		add("sse", "the gateway, SSE", "", except(kindPublish))
-		add("ws", "the gateway, WebSocket, a frame a message", "", nil)
-		add("batch", "the gateway, WebSocket, batched frames", "", except(kindPublish))
-		add("ws", "the gateway, WebSocket, with Mosquitto as its broker", "mosquitto", manyTopics)
 	}
 	return append(all,
 		lane{name: "floor", about: "one blocking write for each message and socket, nothing else", start: startFloor, takes: fanOutOnly},
@@ -119,8 +124,7 @@ func manyTopics(l load) bool { return l.kind == kindFanOut && l.topics > 1 }
 // a gateway, or a group.
 func (n lane) is(name string) bool {
 	door, _, _ := strings.Cut(n.name, "@")
-	ours := slices.Contains([]string{"sse", "ws", "batch", "ws+mosquitto"}, door)
-	return name == n.name || name == door || name == "fly" && ours || name == "peers" && !ours
+	return name == n.name || name == door || name == "fly" && n.ours || name == "peers" && !n.ours
 }
 
 // measures reports whether the lane is measured in the scenario.

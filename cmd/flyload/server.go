@@ -88,6 +88,7 @@ func launch(dir, core, name string, args ...string) (*process, error) {
 	}
 	p.cmd = exec.Command(args[0], args[1:]...) //nolint:gosec // our own arguments
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // however this tool ends
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
