@@ -91,6 +91,7 @@ func markedPayload(size int) (payload []byte, at int) {
 // tally is what streams have seen.
 type tally struct {
 	delivered uint64 // messages, each counted once per stream
+	earlier   uint64 // messages that were due before the measurement
 	skipped   uint64 // numbers jumped over: lost, or yet to come out of order
 	late      uint64 // numbers at or below one seen already: repeated or out of order
 	strange   uint64 // markers of publishers that there are not, or of another topic
@@ -116,9 +117,10 @@ func newChecker(topic uint16, topics, publishers int) checker {
 	return checker{topic: topic, first: topic % uint16(publishers), last: make([]uint32, 1)} //nolint:gosec // a few publishers
 }
 
-// see judges m and reports whether it is a delivery that counts. What came before
-// a publisher's first message on this stream was before it subscribed.
-func (c checker) see(m marker, t *tally) bool {
+// see judges m and reports whether it is a delivery that counts: one that was due
+// at since or later. What came before a publisher's first message on this stream
+// was before it subscribed.
+func (c checker) see(m marker, since int64, t *tally) bool {
 	at := int(m.publisher) - int(c.first)
 	if at < 0 || at >= len(c.last) || m.number == 0 || m.topic != c.topic {
 		t.strange++
@@ -133,6 +135,10 @@ func (c checker) see(m marker, t *tally) bool {
 		t.skipped += uint64(m.number - *last - 1)
 	}
 	*last = m.number
+	if m.due < since {
+		t.earlier++
+		return false
+	}
 	t.delivered++
 	return true
 }

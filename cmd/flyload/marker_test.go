@@ -76,7 +76,7 @@ func TestCheckerSeesWhatWentWrong(t *testing.T) {
 			c, got := newChecker(0, 1, 2), tally{}
 			for _, s := range test.seen {
 				before := got.delivered
-				counts := c.see(marker{publisher: s.publisher, number: s.number}, &got)
+				counts := c.see(marker{publisher: s.publisher, number: s.number}, 0, &got)
 				if counts != (got.delivered > before) {
 					t.Errorf("%+v: see says %v", s, counts)
 				}
@@ -93,12 +93,25 @@ func TestCheckerOfOneTopic(t *testing.T) {
 	c, got := newChecker(7, 10, 4), tally{} // of the publisher 7 mod 4
 	for _, m := range []marker{{topic: 7, publisher: 3, number: 1}, {topic: 7, publisher: 3, number: 2},
 		{topic: 3, publisher: 3, number: 3}, {topic: 7, publisher: 2, number: 3}, {topic: 7, publisher: 0, number: 1}} {
-		c.see(m, &got)
+		c.see(m, 0, &got)
 	}
 	if want := (tally{delivered: 2, strange: 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if !c.begun() || newChecker(7, 10, 4).begun() {
 		t.Error("a stream has begun when it has had a message, not before")
+	}
+}
+
+// What an earlier step left behind is checked, but does not count for this one.
+func TestCheckerLeavesEarlierStepsOut(t *testing.T) {
+	c, got := newChecker(0, 1, 1), tally{}
+	for number, due := range []int64{90, 99, 100, 101} {
+		if c.see(marker{due: due, number: uint32(number + 1)}, 100, &got) != (due >= 100) {
+			t.Errorf("a message due at %d of 100", due)
+		}
+	}
+	if want := (tally{delivered: 2, earlier: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -32,7 +32,7 @@ type reader struct {
 
 	mu      sync.Mutex // guards what follows, and what streamConn says
 	open    map[int32]*streamConn
-	since   int64 // messages due before leave no latency
+	since   int64 // messages due before do not count
 	now     int64 // of the present read
 	tally   tally
 	latency histogram
@@ -219,7 +219,7 @@ func (r *reader) body(c *streamConn, b []byte) {
 }
 
 func (r *reader) count(c *streamConn, m marker) {
-	if c.seen.see(m, &r.tally) && m.due >= r.since {
+	if c.seen.see(m, r.since, &r.tally) {
 		r.latency.add(time.Duration(r.now - m.due))
 	}
 }

@@ -178,7 +178,7 @@ func (s *step) judge(perMessage float64, duration, p99 time.Duration) {
 	case s.tally.late > 0 || s.tally.strange > 0:
 		s.bad = fmt.Sprintf("%d deliveries repeated or out of order, %d strange", s.tally.late, s.tally.strange)
 	case missing < 0:
-		s.bad = "deliveries of an earlier step"
+		s.bad = "more deliveries than were published"
 	case expected < 0.97*s.asked*duration.Seconds():
 		s.bad = "deliveries fell behind"
 	case s.asked > 0 && s.p99 > p99:
