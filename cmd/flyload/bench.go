@@ -112,6 +112,11 @@ func (t task) done(r record) error {
 	return t.write(r)
 }
 
+// name is for files of this task.
+func (t task) name() string {
+	return fmt.Sprintf("%s-%s-%d", t.load.name, t.lane.name, t.run)
+}
+
 // fanOut measures the fixed rate and the capacity.
 func (t task) fanOut(ctx context.Context) error {
 	if err := t.open(ctx); err != nil {
@@ -121,10 +126,9 @@ func (t task) fanOut(ctx context.Context) error {
 		return err
 	}
 	if t.steps != "capacity" {
-		name := fmt.Sprintf("%s-%s-%d", t.load.name, t.lane.name, t.run)
-		profiled := t.profiles.during(ctx, t.server, name, t.fixed)
+		profiled := t.profiles.during(ctx, t.server, t.name(), t.fixed)
 		s, err := t.quietest(ctx, t.load.rate)
-		if err = errors.Join(err, profiled(), t.profiles.after(ctx, t.server, name)); err != nil {
+		if err = errors.Join(err, profiled(), t.profiles.after(ctx, t.server, t.name())); err != nil {
 			return err
 		}
 		if err := t.done(s.record("fixed")); err != nil {
@@ -243,63 +247,10 @@ func (t task) publishing(ctx context.Context) error {
 	if err := t.warm(ctx); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%s-%s-%d", t.load.name, t.lane.name, t.run)
-	profiled := t.profiles.during(ctx, t.server, name, t.fixed)
+	profiled := t.profiles.during(ctx, t.server, t.name(), t.fixed)
 	s, err := t.quietest(ctx, 0)
-	if err = errors.Join(err, profiled(), t.profiles.after(ctx, t.server, name)); err != nil {
+	if err = errors.Join(err, profiled(), t.profiles.after(ctx, t.server, t.name())); err != nil {
 		return err
 	}
 	return t.done(s.requests("closed loop"))
-}
-
-// opening measures what it costs to open streams, and what they hold while nothing
-// happens.
-func (t task) opening(ctx context.Context) error {
-	hush(ctx, t.quiet)
-	kb := memoryKB(t.server.pids())
-	name := fmt.Sprintf("%s-%s-%d", t.load.name, t.lane.name, t.run)
-	count, err := t.server.countMallocs(ctx)
-	if err != nil {
-		return err
-	}
-	profiled := t.profiles.during(ctx, t.server, name, t.fixed)
-	before, err := readUsage(t.server.pids(), t.server.helperPids())
-	if err != nil {
-		return err
-	}
-	if err := t.open(ctx); err != nil {
-		return err
-	}
-	after, err := readUsage(t.server.pids(), t.server.helperPids())
-	if err != nil {
-		return err
-	}
-	mallocs, err := count()
-	if err = errors.Join(err, profiled()); err != nil {
-		return err
-	}
-	var s step
-	s.fill(t.rig, before, after, after.at.Sub(before.at))
-	each := float64(t.load.streams)
-	r := record{Step: "open", PerSecond: each / after.at.Sub(before.at).Seconds(), CPU: (after.server - before.server) * 1e6 / each,
-		Allocs: max(-1, mallocs/each), Client: s.client, Others: s.others}
-	if t.load.kind == kindIdle {
-		select {
-		case <-time.After(t.settle):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		now := memoryKB(t.server.pids())
-		r.PerStream, r.Memory = (now-kb)/each, now/1024
-		if err := t.profiles.after(ctx, t.server, name); err != nil {
-			return err
-		}
-	}
-	// Streams that do not work cost little.
-	if err := t.warm(ctx); err != nil {
-		r.Bad = err.Error()
-	} else if tally, _ := t.streams.reader.totals(); tally.lost > 0 {
-		r.Bad = fmt.Sprintf("%d streams ended", tally.lost)
-	}
-	return t.done(r)
 }

@@ -41,13 +41,14 @@
 // # Files
 //
 // main.go and flags.go (what is asked for), scenario.go (the scenarios and who is
-// measured in them), bench.go (the steps of a scenario), stall.go (streams that
-// stop reading), step.go (one measurement), search.go (the capacity search);
-// server.go (processes), gateway.go, floor.go, mochi.go, peers.go (the servers),
-// profile.go (the gateway's profiles and metrics); target.go (how to speak to a
-// server), subscribe.go and readers.go (the streams), publish.go (the publishers),
-// protocol.go (bytes of HTTP, WebSocket and MQTT), marker.go; proc.go (CPU, memory,
-// machine), histogram.go, record.go, report.go (the table).
+// measured in them), bench.go (the steps of a scenario), opening.go (idle and
+// connect), stall.go (streams that stop reading), step.go (one measurement),
+// search.go (the capacity search); server.go (processes), gateway.go, floor.go,
+// mochi.go, peers.go (the servers), profile.go (the gateway's profiles and
+// metrics); target.go (how to speak to a server), subscribe.go and readers.go (the
+// streams), publish.go (the publishers), protocol.go (bytes of HTTP, WebSocket and
+// MQTT), marker.go; proc.go (CPU, memory, machine), histogram.go, record.go,
+// report.go (the table).
 //
 // Another server is measured with -target FILE -pids PID,…: target.go tells what
 // the file holds.

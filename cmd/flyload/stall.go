@@ -36,12 +36,9 @@ func (t task) stalling(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range t.streams.all[:t.load.stalled] {
-		if err := t.streams.reader.stall(c); err != nil {
-			return err
-		}
+	if err := t.stall(); err != nil {
+		return err
 	}
-	t.stalled = t.load.stalled
 	share := 1 - float64(t.load.stalled)/float64(t.load.streams) // of the streams that read
 	// The step is the same for the server, although fewer deliveries count.
 	if s, err := t.measure(ctx, t.load.rate*share, t.stallFor); err != nil {
@@ -59,16 +56,31 @@ func (t task) stalling(ctx context.Context) error {
 		return err
 	}
 	if r.Dropped = after - dropped; t.server.page != "" {
-		open, err := t.server.metric(ctx, "flyscreen_stream_open")
-		if err != nil {
+		if r.Ended, err = t.endedBy(ctx); err != nil {
 			return err
 		}
-		r.Ended = float64(t.load.streams) - open
 		if r.Dropped == 0 && r.Ended == 0 && r.Bad == "" {
 			r.Bad = "the queues of the stalled streams have not run over"
 		}
 	}
 	return t.done(r)
+}
+
+// endedBy is how many streams a gateway has ended.
+func (t task) endedBy(ctx context.Context) (float64, error) {
+	open, err := t.server.metric(ctx, "flyscreen_stream_open")
+	return float64(t.load.streams) - open, err
+}
+
+// stall stops reading the first streams.
+func (t task) stall() error {
+	for _, c := range t.streams.all[:t.load.stalled] {
+		if err := t.streams.reader.stall(c); err != nil {
+			return err
+		}
+	}
+	t.stalled = t.load.stalled
+	return nil
 }
 
 // droppedBy is how many messages a gateway has left out so far.
