@@ -12,10 +12,10 @@ export PATH := $(PATH):/usr/sbin
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
-.PHONY: build test install lint unit blackbox bench fuzz clean help
+.PHONY: build test install lint unit blackbox bench bench-install fuzz clean help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the program, static, as .bin/flyscreen
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o .bin/flyscreen ./cmd/flyscreen
@@ -45,8 +45,13 @@ blackbox: ## the built program, driven from outside by clients that are not ours
 	@echo "== black-box tests"
 	$(GO) test -race -count=1 -timeout 8m -v $(BLACKBOX) | grep -v '^=== '
 
-bench: ## the load run: deliveries a second, CPU, latency, memory an idle stream
-	$(GO) run ./cmd/flyload $(BENCHFLAGS)
+bench-install: ## the peers of the load run, pinned (apt-get)
+	@cmd/flyload/install
+
+# Built first, not "go run": a signal must reach it, so that it ends its servers.
+bench: bench-install ## the load run beside its peers, about an hour (BENCHFLAGS='-quick -runs 1', '-help')
+	$(GO) build -trimpath -o .bin/flyload ./cmd/flyload
+	.bin/flyload $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -55,5 +60,5 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	  done; done
 
 clean: ## what the targets above made, but for the installed tools
-	rm -f .bin/flyscreen
+	rm -f .bin/flyscreen .bin/flyload
 	$(GO) clean -testcache

@@ -63,7 +63,7 @@ var homes = map[string][]string{
 	"github.com/coder/websocket":          {"gateway/internal/ws", "gateway/internal/upstream"}, // the latter dials ws://
 	"github.com/eclipse/paho.mqtt.golang": {"gateway/internal/upstream", "cmd/flyscreen"},       // the latter plays the demo's devices
 	"github.com/golang-jwt/jwt/v5":        {"auth"},
-	"github.com/mochi-mqtt/server/v2":     {"gateway/internal/broker"},
+	"github.com/mochi-mqtt/server/v2":     {"gateway/internal/broker", "cmd/flyload"}, // the latter measures it as a peer
 	"github.com/goccy/go-yaml":            {"gateway/config"},
 	"github.com/spf13/cobra":              {"cmd/flyscreen"},
 	"golang.org/x/time":                   {"gateway/internal/publish"},

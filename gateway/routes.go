@@ -44,6 +44,7 @@ func (g *Gateway) router() *echo.Echo {
 	}
 	if g.config.HTTP.AdminListen == "" {
 		e.GET("/metrics", g.metricsPage(), loopbackOnly)
+		g.profiles(e, loopbackOnly)
 	}
 	return e
 }
@@ -54,6 +55,7 @@ func (g *Gateway) adminRouter() *echo.Echo {
 	e.GET("/livez", g.api.Live)
 	e.GET("/readyz", g.api.Ready)
 	e.GET("/metrics", g.metricsPage())
+	g.profiles(e)
 	return e
 }
 

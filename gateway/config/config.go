@@ -30,6 +30,7 @@ type HTTP struct {
 	AllowedOrigins []string // lower case: scheme://host[:port] or https://*.example.com; none is "same origin only"
 	TrustedProxies []netip.Prefix
 	TLS            ServerTLS
+	PProf          bool // profiles at /debug/pprof/, where /metrics is
 }
 
 // ServerTLS names PEM files. Cert and Key are both set or both empty.

@@ -46,6 +46,7 @@ var keys = []key{
 	text("http.tls.cert", func(c *Config) *string { return &c.HTTP.TLS.Cert }, nil),
 	text("http.tls.key", func(c *Config) *string { return &c.HTTP.TLS.Key }, nil),
 	later("http.tls.client_ca", scalar),
+	boolean("http.pprof", func(c *Config) *bool { return &c.HTTP.PProf }),
 
 	text("upstream.url", func(c *Config) *string { return &c.Upstream.URL }, optional(brokerURL)).
 		flagged("upstream", "`URL` of the broker, such as tcp://host:1883; empty is the embedded one"),
