@@ -56,5 +56,9 @@ func spell(path string) string {
 	if head, found := strings.CutSuffix(path, "/*"); found {
 		return head + "/{topic}"
 	}
+	head, parameter, found := strings.Cut(path, "/:")
+	if found {
+		return head + "/{" + parameter + "}"
+	}
 	return path
 }
