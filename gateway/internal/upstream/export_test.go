@@ -19,3 +19,31 @@ func (u *Upstream) Waiting(filter mqtt.Filter) int {
 	}
 	return 0
 }
+
+// Owners is what the live side knows of its subscriptions, for tests.
+type Owners struct{ owners }
+
+// NewOwners returns one without subscriptions.
+func NewOwners() *Owners { return &Owners{owners{entries: map[mqtt.Filter]*entry{}}} }
+
+// Place chooses a leg for f.
+func (o *Owners) Place(f mqtt.Filter, legs int) (leg int, ok bool) {
+	if e := o.place(f, legs); e != nil {
+		return e.leg, true
+	}
+	return 0, false
+}
+
+// Remove forgets f.
+func (o *Owners) Remove(f mqtt.Filter) { o.remove(f) }
+
+// Owner is the filter that owns topic; "" when none matches.
+func (o *Owners) Owner(topic mqtt.Topic) mqtt.Filter {
+	if e := o.owner(topic, true); e != nil {
+		return e.filter
+	}
+	return ""
+}
+
+// Empty reports whether no node is left.
+func (o *Owners) Empty() bool { return o.root.empty() }
