@@ -32,11 +32,12 @@ var borders = map[string][]string{
 	"gateway/internal/hub":      vocabulary,
 	"gateway/internal/stream":   with(vocabulary, "auth", "gateway/internal/hub"),
 	"gateway/internal/publish":  with(vocabulary, "auth"),
+	"gateway/internal/line":     nil,
 
 	// Doors. None knows another.
 	"gateway/internal/api": door,
-	"gateway/internal/sse": door,
-	"gateway/internal/ws":  door,
+	"gateway/internal/sse": with(door, "gateway/internal/line"),
+	"gateway/internal/ws":  with(door, "gateway/internal/line"),
 
 	// What holds the rooms together. Only these read the configuration.
 	"gateway/config": {"gateway/mqtt"},

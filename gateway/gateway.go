@@ -159,7 +159,15 @@ func (g *Gateway) build() error {
 	if err != nil {
 		return err
 	}
-	g.hub = hub.New(hub.Options{Source: g.upstream, Retainer: g.upstream, Linger: linger(limits.Linger), Logger: log, Metrics: g.metrics})
+	g.hub = hub.New(hub.Options{
+		Source:      g.upstream,
+		Retainer:    g.upstream,
+		WindowAge:   limits.WindowAge,
+		WindowBytes: limits.WindowBytes,
+		Linger:      linger(limits.Linger),
+		Logger:      log,
+		Metrics:     g.metrics,
+	})
 	g.streams = stream.NewRegistry(g.hub, stream.Limits{
 		QueueMessages: limits.QueueMessages,
 		QueueBytes:    limits.QueueBytes,
@@ -182,6 +190,7 @@ func (g *Gateway) build() error {
 	g.api = api.New(api.Options{
 		Publish:       desk,
 		Retainer:      g.upstream,
+		Streams:       g.streams,
 		Topics:        cfg.TopicLimits(),
 		MaxFilters:    limits.RequestFilters,
 		BatchMessages: limits.BatchMessages,
@@ -199,11 +208,14 @@ func (g *Gateway) build() error {
 		MaxFilters:   limits.RequestFilters,
 		WriteTimeout: limits.WriteTimeout,
 		Logger:       log,
+		Go:           g.doors.Go,
 		Address:      g.proxies.address,
 	})
 	g.ws = ws.New(ws.Options{
 		Auth:         g.auth,
 		Streams:      g.streams,
+		Hub:          g.hub,
+		Go:           g.doors.Go,
 		Publish:      desk,
 		Filters:      cfg.TopicLimits(),
 		MaxFilters:   limits.RequestFilters,
@@ -270,7 +282,7 @@ type listener struct {
 
 // listen opens address and serves handler there until the stop step that it adds.
 func (g *Gateway) listen(ctx context.Context, address string, handler http.Handler, tlsConfig *tls.Config) (listener, error) {
-	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	socket, err := (&net.ListenConfig{Control: giveUpOnTheDead}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return listener{}, err
 	}

@@ -31,6 +31,7 @@ func (g *Gateway) router() *echo.Echo {
 	e.GET("/v1/stream", g.as(func(c echo.Context, p auth.Principal) error {
 		return g.sse.Serve(c.Response(), c.Request(), p)
 	}))
+	e.PATCH("/v1/stream/:stream", g.as(g.api.PatchStream))
 	e.GET("/v1/ws", func(c echo.Context) error { return g.ws.Serve(c.Response(), c.Request()) })
 
 	e.GET("/livez", g.api.Live)

@@ -101,6 +101,8 @@ type Limits struct {
 	PublishRate         float64 // publishes a second for one principal
 	PublishBurst        int
 	QueueMessages       int // messages waiting for one client
+	WindowAge           time.Duration
+	WindowBytes         int
 	QueueBytes          int
 	WriteTimeout        time.Duration
 	AuthTimeout         time.Duration // how long a WebSocket may stay without a credential

@@ -49,6 +49,7 @@ const (
 	GapSlow     = "slow"     // the client read too slowly
 	GapEvicted  = "evicted"  // the position to resume from is not kept
 	GapUpstream = "upstream" // the broker connection was lost
+	GapNode     = "node"     // the position is of another node, or of before a restart
 )
 
 // Gap tells of messages that the stream did not get. Missed is null when nobody

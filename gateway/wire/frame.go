@@ -57,6 +57,13 @@ type Limits struct {
 // Suback answers subscribe, a result for each filter in the order of the request.
 type Suback struct {
 	ID      *Number           `json:"id,omitempty"`
+	Resumed bool              `json:"resumed,omitempty"` // what was missed follows, and no snapshot
+	Results []SubscribeResult `json:"results"`
+}
+
+// Patched answers a change of a stream's filters, a result for each that was to be
+// added, in the order of the request.
+type Patched struct {
 	Results []SubscribeResult `json:"results"`
 }
 

@@ -21,21 +21,29 @@ import (
 // JSON that is nested deeper than parsers go is sent as text, so that no payload
 // makes its message unreadable.
 func AppendMessage(dst []byte, m mqtt.Message, cursor string) []byte {
+	dst, _, _ = AppendMessageOpen(dst, m)
+	if cursor != "" {
+		dst = append(dst, `,"cursor":`...)
+		dst = appendString(dst, cursor)
+	}
+	return append(dst, '}')
+}
+
+// AppendMessageOpen is AppendMessage up to where the cursor and the closing brace
+// belong. The member that holds the payload lies from body to end.
+func AppendMessageOpen(dst []byte, m mqtt.Message) (_ []byte, body, end int) {
 	dst = append(dst, `{"type":"message","topic":`...)
 	dst = appendString(dst, string(m.Topic))
+	body = len(dst)
 	dst = appendPayload(dst, m.Payload)
+	end = len(dst)
 	dst = append(dst, `,"qos":`...)
 	dst = strconv.AppendUint(dst, uint64(m.QoS), 10)
 	dst = append(dst, `,"retain":`...)
 	dst = strconv.AppendBool(dst, m.Retain)
 	dst = append(dst, `,"time":"`...)
 	dst = AppendTime(dst, m.Time)
-	dst = append(dst, '"')
-	if cursor != "" {
-		dst = append(dst, `,"cursor":`...)
-		dst = appendString(dst, cursor)
-	}
-	return append(dst, '}')
+	return append(dst, '"'), body, end
 }
 
 // AppendTime appends t in UTC as RFC 3339 with milliseconds.

@@ -16,10 +16,10 @@ func TestWhatIsNotBuiltYetIsRefused(t *testing.T) {
 			t.Errorf("%s: the detail %q does not say so", what, p.Detail)
 		}
 	}
-	for _, option := range []string{"since=k-1", "session=s", "ticket=t", "interval=100", "mode=latest", "on_slow=latest", "on_slow=close"} {
+	for _, option := range []string{"session=s", "ticket=t"} {
 		refused(option, s.do(t, http.MethodGet, "/v1/stream?filter=a&"+option, token, nil))
 	}
-	for _, option := range []string{"since=k-1", "session=s", "ticket=t"} {
+	for _, option := range []string{"session=s", "ticket=t"} {
 		refused("ws "+option, s.do(t, http.MethodGet, "/v1/ws?"+option, token, nil))
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -47,14 +47,10 @@ func TestFramesThatAreNotBuiltYetAreRefused(t *testing.T) {
 	for _, first := range []string{
 		frame("connect", "token", token, "session", "s"),
 		frame("connect", "token", token, "will", map[string]any{"topic": "a", "text": "x"}),
-		frame("connect", "token", token, "since", "k-1"),
 	} {
 		s.wantNotYet(t, first)
 	}
 	for _, second := range []string{
-		`{"type":"subscribe","id":1,"filters":[{"filter":"a","mode":"latest"}]}`,
-		`{"type":"subscribe","id":1,"filters":[{"filter":"a","interval":100}]}`,
-		`{"type":"subscribe","id":1,"filters":[{"filter":"a","on_slow":"latest"}]}`,
 		frame("auth", "id", 1, "token", token),
 		frame("ack", "cursor", "k-1"),
 		`{"type":"publish","id":1,"topic":"a","text":"x","idempotency_key":"k"}`,

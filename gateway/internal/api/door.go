@@ -17,6 +17,7 @@ import (
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
 	"flyscreen/gateway/internal/publish"
+	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 
@@ -32,6 +33,7 @@ type Retainer interface {
 type Options struct {
 	Publish       *publish.Desk
 	Retainer      Retainer
+	Streams       *stream.Registry
 	Topics        mqtt.Limits
 	MaxFilters    int // in one request
 	BatchMessages int

@@ -1,6 +1,10 @@
 package hub
 
-import "flyscreen/gateway/mqtt"
+import (
+	"context"
+
+	"flyscreen/gateway/mqtt"
+)
 
 // Tree is the filter tree, for tests.
 type Tree struct{ root node }
@@ -66,4 +70,10 @@ func (h *Hub) Interests() (interests, lingering int, nothingElse bool) {
 	defer h.mu.RUnlock()
 	empty := h.tree.empty() && h.cover.empty() && h.wanted == 0
 	return len(h.interests), h.lingering.all.Len(), empty
+}
+
+// Subscribe is Join for who does not ask for the position.
+func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) []error {
+	_, errs := h.Join(ctx, s, filters)
+	return errs
 }

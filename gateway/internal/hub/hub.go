@@ -11,13 +11,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"flyscreen/gateway/mqtt"
-	"flyscreen/gateway/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -54,18 +52,6 @@ type Subscriber interface {
 	Upstream(up bool)
 }
 
-// Frame is a message with what all its receivers share: one encoding.
-type Frame struct {
-	Topic   mqtt.Topic
-	Payload []byte
-	// Seq numbers live messages in the order of delivery; 0 on snapshots.
-	Seq uint64
-	// Cursor is the message's position for clients; "" on snapshots.
-	Cursor string
-	// JSON is the message object on one line. Nobody may change it.
-	JSON []byte
-}
-
 // Options are what New needs.
 type Options struct {
 	Source   Source
@@ -75,6 +61,10 @@ type Options struct {
 	SettleBefore, SettleAfter time.Duration
 	// Timeout bounds one question to the broker; zero means 5 s.
 	Timeout time.Duration
+	// WindowAge and WindowBytes bound the recent messages that are kept for streams
+	// that resume. Zero means 5 minutes and 64 MiB.
+	WindowAge   time.Duration
+	WindowBytes int
 	// Linger is how long the broker's subscription to a filter outlives its last
 	// subscriber. Zero means 5 min, a negative value not at all.
 	Linger time.Duration
@@ -99,9 +89,11 @@ type Hub struct {
 	wake     chan struct{} // something for Run to reconcile
 
 	snapshots snapshots
+	window    window
 
-	mu          sync.RWMutex // guards what follows; no other lock is taken under it
+	mu          sync.RWMutex // guards what follows, and with it a message is numbered and kept; only window's lock is taken under it
 	up          bool
+	linked      uint64 // the position at which the present connection began
 	connection  uint64 // counts connections, so that a late answer of an old one is known as such
 	subscribers map[Subscriber]seats
 	interests   map[mqtt.Filter]*interest // wanted, or held by the broker
@@ -123,6 +115,12 @@ func New(o Options) *Hub {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
 	}
+	if o.WindowAge == 0 {
+		o.WindowAge = 5 * time.Minute
+	}
+	if o.WindowBytes == 0 {
+		o.WindowBytes = 64 << 20
+	}
 	if o.Linger == 0 {
 		o.Linger = 5 * time.Minute
 	}
@@ -141,6 +139,7 @@ func New(o Options) *Hub {
 		tree:        &node{},
 		lingering:   lingering{patience: max(o.Linger, 0)},
 	}
+	h.window.maxAge, h.window.maxBytes = o.WindowAge, o.WindowBytes
 	h.snapshots.rounds = map[mqtt.Filter]*round{}
 	h.snapshots.slots = make(chan struct{}, maxRounds)
 	h.metrics = newMetrics(o.Metrics, h)
@@ -155,18 +154,8 @@ func newEpoch() string {
 
 // Deliver fans one live message out. It never waits for a reader.
 func (h *Hub) Deliver(m mqtt.Message) {
-	h.mu.RLock()
-	h.matched = h.tree.match(m.Topic, h.matched[:0])
-	h.mu.RUnlock()
 	h.metrics.received.Inc()
-	if len(h.matched) == 0 {
-		return
-	}
-	seq := h.seq.Load() + 1
-	cursor := h.cursor(seq)
-	f := &Frame{Topic: m.Topic, Payload: m.Payload, Seq: seq, Cursor: cursor}
-	f.JSON = wire.AppendMessage(make([]byte, 0, len(m.Payload)+len(m.Topic)+160), m, cursor)
-	h.seq.Store(seq)
+	f := h.keep(m, false)
 	for i, subscribers := range h.matched {
 		for _, s := range subscribers {
 			s.Deliver(f)
@@ -175,12 +164,28 @@ func (h *Hub) Deliver(m mqtt.Message) {
 	}
 }
 
+// keep gives a message its place in the order, keeps it and finds its receivers,
+// in one step: a stream that attaches gets it by the one way or the other, never
+// by both.
+func (h *Hub) keep(m mqtt.Message, lost bool) (f *Frame) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	seq := h.seq.Load() + 1
+	if lost {
+		f = &Frame{Topic: m.Topic, Seq: seq, Lost: true, received: m.Time}
+	} else {
+		f = NewFrame(m, h.epoch, seq)
+	}
+	h.matched = h.tree.match(f.Topic, h.matched[:0])
+	h.window.add(f)
+	h.seq.Store(seq)
+	return f
+}
+
 // Missed tells, in order with Deliver, that a live message on topic is lost: each
 // subscriber that it was for is told once, however many of its filters match.
 func (h *Hub) Missed(topic mqtt.Topic) {
-	h.mu.RLock()
-	h.matched = h.tree.match(topic, h.matched[:0])
-	h.mu.RUnlock()
+	h.keep(mqtt.Message{Topic: topic, Time: time.Now()}, true)
 	told := map[Subscriber]struct{}{}
 	for i, subscribers := range h.matched {
 		for _, s := range subscribers {
@@ -194,9 +199,7 @@ func (h *Hub) Missed(topic mqtt.Topic) {
 }
 
 // Cursor is the position after the newest live message.
-func (h *Hub) Cursor() string { return h.cursor(h.seq.Load()) }
-
-func (h *Hub) cursor(seq uint64) string { return h.epoch + "-" + strconv.FormatUint(seq, 10) }
+func (h *Hub) Cursor() string { return string(appendCursor(nil, h.epoch, h.seq.Load())) }
 
 // Link tells that the live connection came or went. It is called in order with
 // Deliver.
@@ -204,6 +207,7 @@ func (h *Hub) Link(up bool) {
 	h.mu.Lock()
 	h.up = up
 	h.connection++
+	h.linked = h.seq.Add(1) // no cursor of before can stand behind this
 	all := make([]Subscriber, 0, len(h.subscribers))
 	for s := range h.subscribers {
 		all = append(all, s)

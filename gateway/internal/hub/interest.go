@@ -106,28 +106,30 @@ func (i *interest) cover(since uint64) {
 // seats are the interests of one subscriber, with its index in each.
 type seats map[*interest]int
 
-// Subscribe attaches s to filters. From the moment of the call every live message
-// that matches one of them is delivered to s; Subscribe returns when the broker
+// Join attaches s to filters. From the moment of the call every live message
+// that matches one of them is delivered to s; Join returns when the broker
 // has answered for each filter, with nil where it granted: at once for a filter
 // whose answer is known, or that a wider granted one contains. A filter with an error
 // is detached again, if this call attached it; while the connection is down nothing is
-// attached. Subscribing to a filter that s has already changes nothing
-// and waits for its verdict.
-func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter) []error {
-	errs := make([]error, len(filters))
+// attached. To join a filter that s has already changes nothing
+// and waits for its verdict. mark is the position of the attachment: later messages
+// are delivered.
+func (h *Hub) Join(ctx context.Context, s Subscriber, filters []mqtt.Filter) (mark uint64, errs []error) {
+	errs = make([]error, len(filters))
 	h.mu.Lock()
+	mark = h.seq.Load()
 	if !h.up {
 		h.mu.Unlock()
 		down := fault.New(fault.UpstreamUnavailable, "the broker connection is down").Retry(time.Second)
 		for n := range errs {
 			errs[n] = down
 		}
-		return errs
+		return mark, errs
 	}
 	waiting := h.attach(s, filters, errs)
 	h.unlock()
 	if len(waiting) == 0 {
-		return errs
+		return mark, errs
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.options.Timeout)
 	defer cancel()
@@ -137,7 +139,7 @@ func (h *Hub) Subscribe(ctx context.Context, s Subscriber, filters []mqtt.Filter
 			h.Unsubscribe(s, []mqtt.Filter{f})
 		}
 	}
-	return errs
+	return mark, errs
 }
 
 // undecided is a filter of one Subscribe whose verdict is not known yet.

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	received  prometheus.Counter
 	snapshots prometheus.Counter
+	resumed   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, h *Hub) *metrics {
@@ -17,7 +18,19 @@ func newMetrics(r prometheus.Registerer, h *Hub) *metrics {
 			Name: "flyscreen_hub_snapshots_total",
 			Help: "Snapshots of retained messages taken at the broker.",
 		}),
+		resumed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flyscreen_hub_resumed_total",
+			Help: "Streams that went on from their cursor without a gap.",
+		}),
 	}
+	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flyscreen_hub_window_messages",
+		Help: "Recent messages kept for streams that resume.",
+	}, func() float64 { n, _ := h.window.holds(); return float64(n) })
+	keptBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flyscreen_hub_window_bytes",
+		Help: "Memory of the recent messages kept for streams that resume.",
+	}, func() float64 { _, bytes := h.window.holds(); return float64(bytes) })
 	filters := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "flyscreen_hub_filters",
 		Help: "Distinct filters wanted from the broker, those that linger included.",
@@ -35,7 +48,7 @@ func newMetrics(r prometheus.Registerer, h *Hub) *metrics {
 		return float64(h.lingering.all.Len())
 	})
 	if r != nil {
-		r.MustRegister(m.received, m.snapshots, filters, lingering)
+		r.MustRegister(m.received, m.snapshots, m.resumed, kept, keptBytes, filters, lingering)
 	}
 	return m
 }

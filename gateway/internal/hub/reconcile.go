@@ -255,10 +255,11 @@ func (h *Hub) ask(ctx context.Context, connection uint64, batch []*interest) {
 }
 
 // granted notes a subscription. What the broker sent before it may be missing,
-// unless a wider subscription brought it. Needs Hub.mu.
+// unless a wider subscription brought it, so it takes a number of its own: no cursor
+// of before may stand behind it. Needs Hub.mu.
 func (h *Hub) granted(i *interest) {
 	i.held, i.refused = surelyHeld, nil
-	since := h.seq.Load()
+	since := h.seq.Add(1)
 	h.cover.above(i.filter, func(g *interest) bool {
 		if g.held == surelyHeld && g.covered {
 			since = min(since, g.since)

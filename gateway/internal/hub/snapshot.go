@@ -8,7 +8,6 @@ import (
 
 	"flyscreen/gateway/fault"
 	"flyscreen/gateway/mqtt"
-	"flyscreen/gateway/wire"
 )
 
 // A stream that joins gets each matching retained message once, then the live
@@ -237,7 +236,7 @@ func (h *Hub) take(ctx context.Context, filter mqtt.Filter, begin func(time.Time
 		return nil, err
 	}
 	for i, m := range messages {
-		snapshot.Frames[i] = &Frame{Topic: m.Topic, Payload: m.Payload, JSON: wire.AppendMessage(nil, m, "")}
+		snapshot.Frames[i] = NewFrame(m, "", 0)
 		snapshot.Bytes += len(snapshot.Frames[i].JSON)
 	}
 	return snapshot, nil

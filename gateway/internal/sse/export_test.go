@@ -8,7 +8,10 @@ import (
 // Negotiate is the content type that an Accept header gets.
 func Negotiate(accept ...string) (string, error) {
 	f, err := negotiate(accept)
-	return f.contentType, err
+	if err != nil {
+		return "", err
+	}
+	return f.contentType, nil
 }
 
 // SetHeartbeat changes the pause after which a quiet stream gives a sign of life,

@@ -157,7 +157,15 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %d %s, want 400 %s", query, r.StatusCode, body, want)
 		}
 	}
-	for _, option := range []string{"since=x", "session=x", "ticket=x", "interval=100", "mode=latest", "on_slow=latest", "on_slow=close", "on_slow=x"} {
+	for _, option := range []string{"since=x", "since=", "interval=100", "mode=latest&interval=-1", "mode=latest&interval=3600001", "mode=x", "mode=", "on_slow=x"} {
+		if r, body := g.Do(t, token, "GET", "/v1/stream?filter=a&"+option, ""); r.StatusCode != 400 || !strings.Contains(body, "/problems/bad-request") {
+			t.Errorf("%s: %d %s", option, r.StatusCode, body)
+		}
+	}
+	for _, option := range []string{"mode=latest", "mode=latest&interval=100", "mode=latest&interval=0&on_slow=close", "on_slow=latest", "on_slow=close"} {
+		follow(t, g, token, "filter=a&"+option).close()
+	}
+	for _, option := range []string{"session=x", "ticket=x"} {
 		if r, body := g.Do(t, token, "GET", "/v1/stream?filter=a&"+option, ""); r.StatusCode != 400 || !strings.Contains(body, "not supported yet") {
 			t.Errorf("%s: %d %s", option, r.StatusCode, body)
 		}
@@ -238,7 +246,7 @@ func TestLastEventID(t *testing.T) {
 		e, _ := c.next()
 		names = append(names, e.name+" "+strings.Repeat(e.data, btoi(e.name == "gap")))
 	}
-	if want := []string{"ready ", `gap {"missed":null,"reason":"evicted"}`, "message ", "live "}; !slices.Equal(names, want) {
+	if want := []string{"ready ", `gap {"missed":null,"reason":"node"}`, "message ", "live "}; !slices.Equal(names, want) {
 		t.Errorf("got %q", names)
 	}
 	c = follow(t, g, gatewaytest.All(t), "filter=r/%23")

@@ -2,9 +2,9 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/mqtt"
@@ -38,21 +38,46 @@ const maxAtOnce = 64
 
 // takeSlot waits until the client may begin another join.
 func (s *Stream) takeSlot(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return s.ctx.Err()
+	for {
+		s.mu.Lock()
+		if s.gone {
+			s.mu.Unlock()
+			return errClosed
+		}
+		if s.unread < maxJoins {
+			s.unread++
+			s.mu.Unlock()
+			return nil
+		}
+		if s.slotFree == nil {
+			s.slotFree = make(chan struct{})
+		}
+		free := s.slotFree
+		s.mu.Unlock()
+		select {
+		case <-free: // or the stream is gone
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
+
+var errClosed = errors.New("the stream is closed")
 
 // freeSlot gives back the slot that j holds, if any. Needs s.mu.
 func (s *Stream) freeSlot(j *join) {
 	if j.slot {
 		j.slot = false
-		<-s.slots
+		s.unread--
+		s.wakeWaiting()
+	}
+}
+
+// wakeWaiting lets those who wait for a slot look again. Needs s.mu.
+func (s *Stream) wakeWaiting() {
+	if s.slotFree != nil {
+		close(s.slotFree)
+		s.slotFree = nil
 	}
 }
 
@@ -63,8 +88,17 @@ type aside struct {
 	dropped int // the oldest, because the bound was hit
 }
 
-func (a *aside) push(f *hub.Frame, maxFrames, maxBytes int) {
-	for len(a.frames) > 0 && (len(a.frames) >= maxFrames || a.bytes+len(f.JSON) > maxBytes) {
+// keepAside keeps f until the joins that it matches are complete. Needs s.mu.
+func (s *Stream) keepAside(f *hub.Frame) {
+	a := &s.aside
+	if a.full(f, &s.queue) {
+		a.conflate(func(t mqtt.Topic) bool { return s.modeOf(t).conflates() })
+	}
+	for a.full(f, &s.queue) {
+		if s.modeOf(a.frames[0].Topic).OnSlow == OnSlowClose {
+			s.tooSlow()
+			return
+		}
 		a.bytes -= len(a.frames[0].JSON)
 		a.frames[0] = nil
 		a.frames = a.frames[1:]
@@ -72,6 +106,28 @@ func (a *aside) push(f *hub.Frame, maxFrames, maxBytes int) {
 	}
 	a.frames = append(a.frames, f)
 	a.bytes += len(f.JSON)
+}
+
+func (a *aside) full(f *hub.Frame, bounds *queue) bool {
+	return len(a.frames) > 0 && (len(a.frames) >= bounds.maxFrames || a.bytes+len(f.JSON) > bounds.maxBytes)
+}
+
+// conflate keeps the newest message of each topic that may.
+func (a *aside) conflate(may func(mqtt.Topic) bool) {
+	newer := map[mqtt.Topic]struct{}{}
+	kept := len(a.frames)
+	for i := len(a.frames) - 1; i >= 0; i-- {
+		f := a.frames[i]
+		if _, has := newer[f.Topic]; has && may(f.Topic) {
+			a.bytes -= len(f.JSON)
+			continue
+		}
+		newer[f.Topic] = struct{}{}
+		kept--
+		a.frames[kept] = f
+	}
+	clear(a.frames[:kept])
+	a.frames = a.frames[kept:]
 }
 
 // joining reports whether a join still waits for messages of t. Needs s.mu.
@@ -89,49 +145,81 @@ func (s *Stream) joining(t mqtt.Topic) bool {
 // begin starts to keep messages for j aside. Needs s.mu.
 func (s *Stream) begin(j *join) { s.joins = append(s.joins, j) }
 
-// run takes j's snapshots in the background and completes it. Needs s.mu.
+// run asks for j's snapshots; the last one that comes completes it. Needs s.mu.
 func (s *Stream) run(j *join) {
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(context.Background())
 	j.cancel = cancel
-	if ctx.Err() != nil {
+	if s.closed {
+		cancel()
 		return
 	}
-	filters := slices.Clone(j.filters)
-	s.wg.Go(func() {
-		defer cancel()
-		rounds := s.snapshots(ctx, filters)
-		if ctx.Err() == nil { // otherwise the stream ended, or a reconnect starts the join again
-			s.complete(j, filters, rounds)
+	g := &gathering{stream: s, join: j, ctx: ctx, filters: slices.Clone(j.filters)}
+	g.rounds, g.left = make([]*hub.Snapshot, len(g.filters)), len(g.filters)
+	g.next = min(maxAtOnce, len(g.filters))
+	if s.hub.Granted(g.filters) {
+		g.begin()
+		return
+	}
+	s.pending.Go(func() { // after a reconnect: first the subscriptions must be back
+		for _, f := range g.filters {
+			_ = s.hub.Await(ctx, f) // a refusal ends the stream (confirm), the rest is as good as it gets
 		}
+		g.begin()
 	})
 }
 
-// snapshots asks for all filters; a round that failed, or that would make the join
-// too large, is nil.
-func (s *Stream) snapshots(ctx context.Context, filters []mqtt.Filter) []*hub.Snapshot {
-	rounds := make([]*hub.Snapshot, len(filters))
-	var wg sync.WaitGroup
-	var bytes atomic.Int64
-	few := make(chan struct{}, maxAtOnce)
-	for n, f := range filters {
-		few <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-few }()
-			err := s.hub.Await(ctx, f)
-			var round *hub.Snapshot
-			if err == nil {
-				round, err = s.hub.Snapshot(ctx, f)
-			}
-			if err != nil && ctx.Err() == nil {
-				s.log.Debug("a snapshot was not to be had", "stream", s.id, "filter", f, "err", err)
-			}
-			if round != nil && bytes.Add(int64(round.Bytes)) <= maxJoinBytes {
-				rounds[n] = round
-			}
-		})
+// gathering collects the snapshots of one join. It has no goroutine: the hub's
+// carry it on.
+type gathering struct {
+	stream  *Stream
+	join    *join
+	ctx     context.Context // done when the stream ended, or a reconnect starts the join again
+	filters []mqtt.Filter
+
+	mu     sync.Mutex      // guards what follows
+	rounds []*hub.Snapshot // nil: failed, or would make the join too large
+	bytes  int
+	next   int // the first filter that was not asked for
+	left   int // those without an answer
+}
+
+func (g *gathering) begin() {
+	for n := range min(maxAtOnce, len(g.filters)) {
+		g.ask(n)
 	}
-	wg.Wait()
-	return rounds
+}
+
+// ask is refused only when the hub is at its end, and the streams with it: then
+// the join stays as it is.
+func (g *gathering) ask(n int) {
+	_ = g.stream.hub.SnapshotAsync(g.ctx, g.filters[n], func(round *hub.Snapshot, err error) { g.answer(n, round, err) })
+}
+
+func (g *gathering) answer(n int, round *hub.Snapshot, err error) {
+	if err != nil && g.ctx.Err() == nil {
+		g.stream.registry.log.Debug("a snapshot was not to be had", "stream", g.stream.id, "filter", g.filters[n], "err", err)
+	}
+	g.mu.Lock()
+	if round != nil && g.bytes+round.Bytes <= maxJoinBytes {
+		g.rounds[n] = round
+		g.bytes += round.Bytes
+	}
+	g.left--
+	done, ask := g.left == 0, -1
+	if g.next < len(g.filters) {
+		ask = g.next
+		g.next++
+	}
+	g.mu.Unlock()
+	switch {
+	case ask >= 0:
+		g.ask(ask)
+	case done:
+		defer g.join.cancel()
+		if g.ctx.Err() == nil {
+			g.stream.complete(g.join, g.filters, g.rounds)
+		}
+	}
 }
 
 // complete sends j's snapshot, then live, then what was kept aside, in one step.
@@ -167,12 +255,12 @@ func (s *Stream) removeJoin(j *join) bool {
 // fresh merges rounds, each topic once, without the retained messages that stand
 // among those kept aside (step 5). Needs s.mu.
 func (s *Stream) fresh(rounds []*hub.Snapshot) []*hub.Frame {
+	if len(rounds) == 1 && rounds[0] != nil && len(s.aside.frames) == 0 {
+		return rounds[0].Frames // the common case shares the round's slice
+	}
 	live := map[mqtt.Topic][]*hub.Frame{}
 	for _, f := range s.aside.frames {
 		live[f.Topic] = append(live[f.Topic], f)
-	}
-	if len(rounds) == 1 && rounds[0] != nil && len(live) == 0 {
-		return rounds[0].Frames // the common case shares the round's slice
 	}
 	var frames []*hub.Frame
 	seen := map[mqtt.Topic]struct{}{}
@@ -181,7 +269,7 @@ func (s *Stream) fresh(rounds []*hub.Snapshot) []*hub.Frame {
 			continue
 		}
 		for _, f := range round.Frames {
-			if _, has := seen[f.Topic]; has || isAmong(live[f.Topic], f.Payload, round.Mark) {
+			if _, has := seen[f.Topic]; has || isAmong(live[f.Topic], f, round.Mark) {
 				continue
 			}
 			seen[f.Topic] = struct{}{}
@@ -191,9 +279,9 @@ func (s *Stream) fresh(rounds []*hub.Snapshot) []*hub.Frame {
 	return frames
 }
 
-func isAmong(live []*hub.Frame, payload []byte, mark uint64) bool {
+func isAmong(live []*hub.Frame, retained *hub.Frame, mark uint64) bool {
 	for _, f := range live {
-		if f.Seq <= mark && string(f.Payload) == string(payload) {
+		if f.Seq <= mark && f.SamePayload(retained) {
 			return true
 		}
 	}
@@ -208,13 +296,13 @@ func (s *Stream) release() {
 	if s.aside.dropped > 0 {
 		missed := s.aside.dropped
 		s.gap(&missed, wire.GapSlow)
-		s.metrics.dropped.Add(float64(s.aside.dropped))
+		s.count(s.aside.dropped)
 	}
 	kept := s.aside.frames
 	s.aside = aside{}
 	for _, f := range kept {
 		if s.joining(f.Topic) {
-			s.aside.push(f, s.limits.QueueMessages, s.limits.QueueBytes)
+			s.keepAside(f)
 		} else {
 			s.push(f)
 		}

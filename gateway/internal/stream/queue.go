@@ -1,6 +1,9 @@
 package stream
 
 import (
+	"slices"
+	"time"
+
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/wire"
 )
@@ -9,66 +12,124 @@ import (
 type Item struct {
 	Frame *hub.Frame  // a message, or
 	Event *wire.Event // an event
+	// Position, where it is not 0, is the position to resume from behind this
+	// message, in place of its own: something older still waits.
+	Position uint64
 }
 
-// queue holds what a client has not been given yet. Live messages are bounded in
-// number and bytes; beyond that the oldest is dropped and a gap event stands where
-// it was. Events and snapshots are not dropped: the stream bounds how many events
-// there can be, and a snapshot's frames are shared by all streams of its round.
+// queue holds what a client has not been given yet, bounded in number and bytes.
+// Beyond the bounds the stream's mode decides: the oldest live message is dropped
+// and a gap event stands where it was, or messages move to newest, where only the
+// last of each topic is kept. Events and snapshots are not dropped: the stream
+// bounds how many there can be, and their frames are shared by all streams of a
+// round.
 //
 // Live messages lie in a ring and are numbered; head and tail are the numbers of
-// the oldest and of the next. The rest is a short list, each with the number of
+// the oldest and of the next. Controls are a short list, each with the number of
 // the live message that it comes before.
 type queue struct {
 	maxFrames, maxBytes int
 
 	ring       []*hub.Frame // length is zero or a power of two
+	few        [4]*hub.Frame
 	head, tail int
 	bytes      int // of the frames in the ring
 	controls   []control
+	batches    int // controls that hold snapshots
+	newest     *latest
+	turn       bool // newest comes before the ring in the next take
 }
 
 type control struct {
 	at    int // comes before the live message of this number
 	event *wire.Event
-	batch []*hub.Frame // of a snapshot
+	batch []*hub.Frame // of a snapshot or a replay
 	gap   int          // > 0: a gap event for so many messages of a slow client
 	taken func()       // called when the event is taken; may be nil
+	last  bool         // the end: nothing comes behind it
 }
 
 func (q *queue) pushEvent(e *wire.Event, taken func()) {
-	q.controls = append(q.controls, control{at: q.tail, event: e, taken: taken})
+	q.controls = append(q.controls, control{at: q.tail, event: e, taken: taken, last: e.Name == EndEvent})
 }
 
 func (q *queue) pushBatch(frames []*hub.Frame) {
 	if len(frames) > 0 {
 		q.controls = append(q.controls, control{at: q.tail, batch: frames})
+		q.batches++
 	}
 }
 
-// pushFrame reports how many older messages had to go for f.
-func (q *queue) pushFrame(f *hub.Frame) (dropped int) {
-	for q.tail > q.head && (q.tail-q.head >= q.maxFrames || q.bytes+len(f.JSON) > q.maxBytes) {
-		q.dropOldest()
-		dropped++
+// pushBatchFirst puts frames before the oldest live message.
+func (q *queue) pushBatchFirst(frames []*hub.Frame) {
+	if len(frames) == 0 {
+		return
 	}
+	at := 0
+	for at < len(q.controls) && q.controls[at].at <= q.head {
+		at++
+	}
+	q.controls = slices.Insert(q.controls, at, control{at: q.head, batch: frames})
+	q.batches++
+}
+
+// pushGap tells of n messages that are left out.
+func (q *queue) pushGap(n int) {
+	if at := len(q.controls) - 1; at >= 0 && q.controls[at].gap > 0 && q.controls[at].at == q.tail {
+		q.controls[at].gap += n
+		return
+	}
+	q.controls = append(q.controls, control{at: q.tail, gap: n})
+}
+
+// full reports whether one of the waiting messages must go before f can come.
+func (q *queue) full(f *hub.Frame) bool {
+	return q.tail > q.head && (q.tail-q.head >= q.maxFrames || q.bytes+len(f.JSON) > q.maxBytes)
+}
+
+func (q *queue) oldest() *hub.Frame { return q.ring[q.head&q.mask()] }
+
+// pushFrame appends f; the caller has made room for it.
+func (q *queue) pushFrame(f *hub.Frame) {
 	if q.tail-q.head == len(q.ring) {
 		q.grow()
 	}
 	q.ring[q.tail&q.mask()] = f
 	q.tail++
 	q.bytes += len(f.JSON)
+}
+
+// pushLatest keeps f as its topic's newest message and reports how many messages
+// were dropped for want of room.
+func (q *queue) pushLatest(f *hub.Frame, interval time.Duration, now time.Time) (dropped int) {
+	if q.newest == nil {
+		q.newest = &latest{maxTopics: maxLatestTopics, maxBytes: max(maxLatestBytes, q.maxBytes)}
+	}
+	if dropped = q.newest.push(f, interval, now); dropped > 0 {
+		q.pushGap(dropped)
+	}
 	return dropped
 }
+
+// The bounds of a client's newest messages.
+const (
+	maxLatestTopics = 20_000
+	maxLatestBytes  = 8 << 20
+)
 
 func (q *queue) mask() int { return len(q.ring) - 1 }
 
 func (q *queue) grow() {
-	ring := make([]*hub.Frame, max(8, 2*len(q.ring)))
+	if q.ring == nil {
+		q.ring = q.few[:]
+		return
+	}
+	ring := make([]*hub.Frame, 2*len(q.ring))
 	for n := q.head; n < q.tail; n++ {
 		ring[n&(len(ring)-1)] = q.ring[n&q.mask()]
 	}
 	q.ring = ring
+	clear(q.few[:])
 }
 
 func (q *queue) takeOldest() *hub.Frame {
@@ -92,27 +153,119 @@ func (q *queue) dropOldest() {
 		q.controls[at-1].gap++
 		return
 	}
-	q.controls = append(q.controls, control{})
-	copy(q.controls[at+1:], q.controls[at:])
-	q.controls[at] = control{at: q.head, gap: 1}
+	q.controls = slices.Insert(q.controls, at, control{at: q.head, gap: 1})
 }
 
-// take appends up to max items, in order, to into.
-func (q *queue) take(into []Item, max int) []Item {
-	for ; max > 0; max-- {
-		if len(q.controls) > 0 && q.controls[0].at <= q.head {
-			into = append(into, q.takeControl())
+// conflate moves the waiting messages that may be replaced by newer ones of their
+// topic to newest, and reports how many were dropped on the way.
+func (q *queue) conflate(may func(*hub.Frame) bool, now time.Time) (dropped int) {
+	kept, next := q.head, 0
+	for n := q.head; n < q.tail; n++ {
+		for next < len(q.controls) && q.controls[next].at <= n {
+			q.controls[next].at = kept
+			next++
+		}
+		slot := &q.ring[n&q.mask()]
+		f := *slot
+		*slot = nil
+		if may(f) {
+			q.bytes -= len(f.JSON)
+			dropped += q.newestOf(f, now)
 			continue
 		}
-		if q.head == q.tail {
-			break
+		q.ring[kept&q.mask()] = f
+		kept++
+	}
+	for ; next < len(q.controls); next++ {
+		q.controls[next].at = min(q.controls[next].at, kept)
+	}
+	q.tail = kept
+	if dropped > 0 {
+		q.pushGap(dropped)
+	}
+	return dropped
+}
+
+func (q *queue) newestOf(f *hub.Frame, now time.Time) int {
+	if q.newest == nil {
+		q.newest = &latest{maxTopics: maxLatestTopics, maxBytes: max(maxLatestBytes, q.maxBytes)}
+	}
+	return q.newest.push(f, 0, now)
+}
+
+// budget bounds one take.
+type budget struct {
+	items int
+	bytes int // taking stops with the item that passes it
+}
+
+// take appends what waits, in order, to into. last is the position of the newest
+// message that the stream got; hold, where it is not 0, a position that no cursor
+// may pass.
+func (q *queue) take(into []Item, b budget, now time.Time, last, hold uint64) []Item {
+	begun := len(into)
+	// With messages in both places each gets its part of the client's attention.
+	share := b.items
+	if q.turn = !q.turn; q.head < q.tail && q.newest != nil {
+		share = b.items / 2
+	}
+	for len(into)-begun < b.items && b.bytes > 0 {
+		var item Item
+		fresh := q.batches == 0 && share > 0 && q.newest != nil && q.newest.ready(now)
+		switch {
+		case len(q.controls) > 0 && q.controls[0].at <= q.head && !(q.controls[0].last && fresh):
+			if item = q.takeControl(); item.Frame != nil && item.Frame.Seq > 0 {
+				item.Position = q.position(item.Frame.Seq, hold)
+			}
+		case fresh && (q.turn || q.head == q.tail):
+			item.Frame = q.newest.take(now, last)
+			item.Position = q.position(last, hold)
+			share--
+		case q.head < q.tail:
+			item.Frame = q.takeOldest()
+			item.Position = q.position(item.Frame.Seq, hold)
+		default:
+			b.bytes = 0
+			continue
 		}
-		into = append(into, Item{Frame: q.takeOldest()})
+		if item.Frame != nil {
+			b.bytes -= len(item.Frame.JSON)
+			if item.Position == item.Frame.Seq {
+				item.Position = 0 // the common case, encoded once for all
+			}
+		}
+		into = append(into, item)
 	}
-	if q.empty() {
-		q.ring, q.controls = nil, nil // an idle stream costs no buffer
-	}
+	q.tidy()
 	return into
+}
+
+// position is up to where the client has everything, or will have what replaced
+// it, when it has seen a message and all before it; no more than most.
+func (q *queue) position(most, hold uint64) uint64 {
+	if q.newest != nil && q.newest.dirty > 0 {
+		most = min(most, q.newest.floor)
+	}
+	if q.head < q.tail {
+		most = min(most, q.oldest().Seq-1)
+	}
+	if hold > 0 {
+		most = min(most, hold)
+	}
+	return most
+}
+
+// tidy lets an idle stream cost no buffer.
+func (q *queue) tidy() {
+	if q.newest != nil && q.newest.slots == nil {
+		q.newest = nil
+	}
+	if q.head == q.tail && len(q.controls) == 0 {
+		if len(q.ring) > len(q.few) {
+			q.ring = nil
+		}
+		q.controls = nil
+	}
 }
 
 func (q *queue) takeControl() Item {
@@ -120,7 +273,7 @@ func (q *queue) takeControl() Item {
 	if len(c.batch) > 1 {
 		f := c.batch[0]
 		c.batch = c.batch[1:]
-		return Item{Frame: f}
+		return ofBatch(f)
 	}
 	done := *c
 	q.controls = q.controls[1:]
@@ -129,20 +282,42 @@ func (q *queue) takeControl() Item {
 	}
 	switch {
 	case len(done.batch) == 1:
-		return Item{Frame: done.batch[0]}
+		q.batches--
+		return ofBatch(done.batch[0])
 	case done.gap > 0:
 		return Item{Event: wire.NewEvent("gap", wire.Gap{Missed: &done.gap, Reason: wire.GapSlow})}
 	}
 	return Item{Event: done.event}
 }
 
-func (q *queue) empty() bool { return q.head == q.tail && len(q.controls) == 0 }
+// ofBatch is what a client sees of a snapshot's or a replay's message.
+func ofBatch(f *hub.Frame) Item {
+	if f.Lost {
+		one := 1
+		return Item{Event: wire.NewEvent("gap", wire.Gap{Missed: &one, Reason: wire.GapUpstream})}
+	}
+	return Item{Frame: f}
+}
+
+// waiting reports whether anything can be taken now.
+func (q *queue) waiting(now time.Time) bool {
+	return q.head < q.tail || len(q.controls) > 0 || q.newest != nil && q.newest.ready(now)
+}
+
+// next is when something that rests now can be taken; zero: nothing rests.
+func (q *queue) next() time.Time {
+	if q.newest == nil {
+		return time.Time{}
+	}
+	return q.newest.next()
+}
 
 // events is how many events wait.
 func (q *queue) events() int { return len(q.controls) }
 
 // clear drops everything without a trace; the caller ends the stream.
 func (q *queue) clear() {
-	q.ring, q.controls, q.bytes = nil, nil, 0
+	q.ring, q.controls, q.bytes, q.batches, q.newest = nil, nil, 0, 0, nil
 	q.head = q.tail
+	clear(q.few[:])
 }

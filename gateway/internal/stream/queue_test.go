@@ -3,17 +3,38 @@ package stream
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 
 	"pgregory.net/rapid"
 )
 
-func frame(n int) *hub.Frame {
-	return &hub.Frame{Seq: uint64(n), Cursor: strconv.Itoa(n), JSON: fmt.Appendf(nil, `{"n":%d}`, n)}
+func frame(n int) *hub.Frame { return topicFrame("t", n) }
+
+func topicFrame(topic string, n int) *hub.Frame {
+	return &hub.Frame{Topic: mqtt.Topic(topic), Seq: uint64(n), JSON: fmt.Appendf(nil, `{"n":%d}`, n)}
+}
+
+// retained is a snapshot's frame.
+func retained(n int) *hub.Frame { return &hub.Frame{JSON: fmt.Appendf(nil, `{"n":%d}`, n)} }
+
+// push makes room as on_slow=gap does.
+func (q *queue) push(f *hub.Frame) {
+	for q.full(f) {
+		q.dropOldest()
+	}
+	q.pushFrame(f)
+}
+
+func (q *queue) takeItems(max int) []Item {
+	return q.take(nil, budget{items: max, bytes: math.MaxInt}, time.Now(), 0, 0)
 }
 
 // say spells items shortly: m7 a live message, s7 one of a snapshot, e:name an
@@ -22,9 +43,9 @@ func say(items []Item) (all []string) {
 	for _, i := range items {
 		switch {
 		case i.Frame != nil && i.Frame.Seq == 0:
-			all = append(all, "s"+i.Frame.Cursor)
+			all = append(all, "s"+number(i.Frame))
 		case i.Frame != nil:
-			all = append(all, "m"+i.Frame.Cursor)
+			all = append(all, "m"+number(i.Frame))
 		case i.Event.Name == "gap":
 			var g wire.Gap
 			_ = json.Unmarshal(i.Event.Fields, &g)
@@ -36,9 +57,11 @@ func say(items []Item) (all []string) {
 	return all
 }
 
+func number(f *hub.Frame) string { return strings.Trim(string(f.JSON), `{"n:}`) }
+
 func expect(t *testing.T, q *queue, max int, want ...string) {
 	t.Helper()
-	got := say(q.take(nil, max))
+	got := say(q.takeItems(max))
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -49,15 +72,15 @@ func event(name string) *wire.Event { return &wire.Event{Name: name, Fields: []b
 func TestQueueKeepsOrder(t *testing.T) {
 	q := &queue{maxFrames: 10, maxBytes: 1000}
 	q.pushEvent(event("ready"), nil)
-	q.pushBatch([]*hub.Frame{{Cursor: "1"}, {Cursor: "2"}})
+	q.pushBatch([]*hub.Frame{retained(1), retained(2)})
 	q.pushEvent(event("live"), nil)
-	q.pushFrame(frame(1))
+	q.push(frame(1))
 	q.pushEvent(event("upstream"), nil)
-	q.pushFrame(frame(2))
+	q.push(frame(2))
 	expect(t, q, 2, "e:ready", "s1")
 	expect(t, q, 100, "s2", "e:live", "m1", "e:upstream", "m2")
 	expect(t, q, 100)
-	if q.ring != nil || q.controls != nil {
+	if len(q.ring) > len(q.few) || q.controls != nil {
 		t.Error("an empty queue holds buffers")
 	}
 }
@@ -66,22 +89,22 @@ func TestQueueTellsTheGapWhereItIs(t *testing.T) {
 	q := &queue{maxFrames: 3, maxBytes: 1000}
 	q.pushEvent(event("live"), nil)
 	for n := 1; n <= 5; n++ {
-		q.pushFrame(frame(n))
+		q.push(frame(n))
 	}
 	q.pushEvent(event("upstream"), nil)
-	q.pushFrame(frame(6))
+	q.push(frame(6))
 	expect(t, q, 100, "e:live", "gap:3", "m4", "m5", "e:upstream", "m6")
 }
 
 func TestQueueBoundsBytesButKeepsOne(t *testing.T) {
 	q := &queue{maxFrames: 100, maxBytes: 20} // two frames of 7 bytes
 	for n := 1; n <= 4; n++ {
-		q.pushFrame(frame(n))
+		q.push(frame(n))
 	}
 	expect(t, q, 100, "gap:2", "m3", "m4")
 	q.maxBytes = 1
-	q.pushFrame(frame(5))
-	q.pushFrame(frame(6))
+	q.push(frame(5))
+	q.push(frame(6))
 	expect(t, q, 100, "gap:1", "m6")
 }
 
@@ -118,16 +141,16 @@ func TestQueueLosesNothingSilently(t *testing.T) {
 				q.pushEvent(event(strconv.Itoa(events)), nil)
 				events++
 			case 1:
-				read(q.take(nil, rapid.IntRange(1, 8).Draw(t, "take")))
+				read(q.takeItems(rapid.IntRange(1, 8).Draw(t, "take")))
 			default:
 				pushed++
-				q.pushFrame(frame(pushed))
+				q.push(frame(pushed))
 			}
 			if q.tail-q.head > q.maxFrames {
 				t.Fatalf("%d messages wait", q.tail-q.head)
 			}
 		}
-		read(q.take(nil, 1<<20))
+		read(q.takeItems(1 << 20))
 		if next != pushed+1 || seenEvents != events || q.bytes != 0 {
 			t.Fatalf("at message %d of %d, event %d of %d, %d bytes", next, pushed+1, seenEvents, events, q.bytes)
 		}

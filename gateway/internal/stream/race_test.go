@@ -51,6 +51,7 @@ func newRig(t *testing.T, url string, limits stream.Limits) *rig {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = up.Run(ctx) })
 	wg.Go(func() { _ = r.hub.Run(ctx) })
+	wg.Go(func() { _ = r.streams.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
@@ -89,7 +90,11 @@ func join(t *testing.T, s *stream.Stream, names ...string) {
 	for _, n := range names {
 		requests = append(requests, stream.Request{Filter: mqtt.Filter(n), QoS: 1, Snapshot: true})
 	}
-	for _, result := range s.Subscribe(t.Context(), requests, true, func([]stream.Result) []*wire.Event { return nil }) {
+	o, err := s.Subscribe(t.Context(), stream.Subscription{Requests: requests, Named: true}, func(stream.Outcome) []*wire.Event { return nil })
+	if err != nil {
+		t.Error(err)
+	}
+	for _, result := range o.Results {
 		if result.Err != nil {
 			t.Error(result.Err)
 		}

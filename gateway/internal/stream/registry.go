@@ -26,9 +26,11 @@ type Registry struct {
 	limits  Limits
 	log     *slog.Logger
 	metrics *metrics
+	pump    *pump
 
 	mu        sync.Mutex         // guards what follows; no other lock is taken under it
 	streams   map[*Stream]string // with the subject that it counts for, "" before Authenticate
+	ids       map[string]*Stream
 	subjects  map[string]int
 	addresses map[string]int
 	draining  bool
@@ -40,7 +42,9 @@ func NewRegistry(h *hub.Hub, limits Limits, log *slog.Logger, reg prometheus.Reg
 		hub:       h,
 		limits:    limits,
 		log:       log.With("room", "stream"),
+		pump:      newPump(),
 		streams:   map[*Stream]string{},
+		ids:       map[string]*Stream{},
 		subjects:  map[string]int{},
 		addresses: map[string]int{},
 	}
@@ -67,6 +71,7 @@ func (r *Registry) Open(address string) (*Stream, error) {
 	}
 	s := r.newStream(address)
 	r.streams[s] = ""
+	r.ids[s.id] = s
 	r.addresses[address]++
 	return s, nil
 }
@@ -77,17 +82,32 @@ func (r *Registry) newStream(address string) *Stream {
 		address:   address,
 		hub:       r.hub,
 		registry:  r,
-		limits:    r.limits,
-		log:       r.log,
-		metrics:   r.metrics,
-		wake:      make(chan struct{}, 1),
-		slots:     make(chan struct{}, maxJoins),
-		subs:      map[mqtt.Filter]*subscription{},
+		shard:     r.pump.shard(),
+		duty:      -1,
+		uniform:   true,
 		effective: map[mqtt.Filter]int{},
 	}
 	s.queue.maxFrames, s.queue.maxBytes = r.limits.QueueMessages, r.limits.QueueBytes
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
+}
+
+// Run writes what the streams owe until ctx is done.
+func (r *Registry) Run(ctx context.Context) error {
+	r.pump.run(ctx)
+	return nil
+}
+
+// Find returns the open stream of that id that belongs to p, or fault.NotFound:
+// whose streams there are is nobody else's business.
+func (r *Registry) Find(id string, p auth.Principal) (*Stream, error) {
+	r.mu.Lock()
+	s := r.ids[id]
+	subject := r.streams[s]
+	r.mu.Unlock()
+	if s == nil || p.Anonymous || subject == "" || subject != p.Key() {
+		return nil, fault.New(fault.NotFound, "this node serves no such stream of this subject")
+	}
+	return s, nil
 }
 
 // claim counts s for p's subject. Anonymous clients share no subject, so only
@@ -118,6 +138,7 @@ func (r *Registry) remove(s *Stream) {
 		return
 	}
 	delete(r.streams, s)
+	delete(r.ids, s.id)
 	countDown(r.addresses, s.address)
 	if subject != "" {
 		countDown(r.subjects, subject)

@@ -100,6 +100,7 @@ func inBubble(t *testing.T, test func(b *bench)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = b.hub.Run(ctx) })
+		wg.Go(func() { _ = b.streams.Run(ctx) })
 		defer wg.Wait()
 		defer cancel()
 		b.hub.Link(true)
@@ -141,9 +142,22 @@ func (b *bench) subscribe(s *stream.Stream, names ...string) []stream.Result {
 	for _, n := range names {
 		requests = append(requests, stream.Request{Filter: mqtt.Filter(n), QoS: 1, Snapshot: true})
 	}
-	return s.Subscribe(b.t.Context(), requests, false, func([]stream.Result) []*wire.Event {
+	return b.ask(s, stream.Subscription{Requests: requests})
+}
+
+// ask subscribes and answers with an event of that name.
+func (b *bench) ask(s *stream.Stream, q stream.Subscription) []stream.Result {
+	b.t.Helper()
+	o, err := s.Subscribe(b.t.Context(), q, func(o stream.Outcome) []*wire.Event {
+		if o.Resumed {
+			return []*wire.Event{wire.NewEvent("resumed", struct{}{})}
+		}
 		return []*wire.Event{wire.NewEvent("answer", struct{}{})}
 	})
+	if err != nil {
+		b.t.Error(err)
+	}
+	return o.Results
 }
 
 // say spells what waits: topic=payload (with ! when retained), or an event's name

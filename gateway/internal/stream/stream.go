@@ -6,7 +6,7 @@ package stream
 
 import (
 	"context"
-	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -31,42 +31,53 @@ type Limits struct {
 // read; it is ended as a slow consumer beyond that.
 const maxEvents = 1000
 
-// expiryWarning is how long before its token's end a stream is told.
-const expiryWarning = 60 * time.Second
-
 // maxReconnectDelay spreads the clients of a stopping gateway.
 const maxReconnectDelay = 5 * time.Second
 
 // Stream is one client's live subscription. Its methods are safe for concurrent
-// use; Take has one caller, the door.
+// use. What it owes goes to the sink that Attach gives it; without one, Take.
 type Stream struct {
 	id       string
 	address  string
 	hub      *hub.Hub
 	registry *Registry
-	limits   Limits
-	log      *slog.Logger
-	metrics  *metrics
-	wake     chan struct{}
-	slots    chan struct{}   // one for each join of the client's that is not done
-	expired  atomic.Bool     // past the token's end
-	ctx      context.Context // done when the stream is closed
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup // goroutines of joins
+	shard    *shard
+	expired  atomic.Bool // past the token's end
+	format   atomic.Pointer[Format]
 
-	mu         sync.Mutex // guards what follows; Hub's lock may be taken under it, never the other way round
+	// The shard's:
+	duty   int       // index among its duties, or -1; guarded by shard.mu
+	dutyAt time.Time // guarded by shard.mu
+
+	serving  sync.Mutex // held while the sink is used; guards the next two
+	sink     Sink
+	finished bool // the sink gets nothing more
+
+	mu         sync.Mutex // guards what follows; Hub's and shard's locks may be taken under it, never the other way round
 	principal  auth.Principal
 	queue      queue
+	marked     bool   // among the shard's ready ones
 	last       uint64 // Seq of the last live message
-	subs       map[mqtt.Filter]*subscription
+	subs       []*subscription
+	mode       Mode // of all subs, if
+	uniform    bool
 	effective  map[mqtt.Filter]int // narrowed filters, by how many subscriptions need them
-	confirming context.CancelFunc  // of confirm after the last reconnect
 	joins      []*join
+	unread     int           // joins of the client's that it has not read to the end
+	slotFree   chan struct{} // made by who waits for a slot
+	confirming context.CancelFunc
 	aside      aside
-	ended      bool        // an end event is queued: nothing more is
-	expiry     *time.Timer // to the token's end; nil without one
-	warning    *time.Timer // to the warning before it
-	warned     bool
+	ended      bool // an end event is queued: nothing more is
+	end        wire.End
+	warnAt     time.Time // when the token's end is announced; zero: never, or done
+	endsAt     time.Time // the token's end; zero: none
+	wake       chan struct{}
+	over       chan struct{} // closed when gone; made by who needs it
+	gone       bool          // nothing can be written any more
+	closed     bool
+
+	subscribing sync.Mutex     // held through Subscribe
+	pending     sync.WaitGroup // goroutines of confirm
 }
 
 // ID is the stream's name, unguessable and unique.
@@ -79,6 +90,27 @@ func (s *Stream) Principal() auth.Principal {
 	return s.principal
 }
 
+// Attach gives s the connection that it writes to from now on, in format.
+func (s *Stream) Attach(sink Sink, format *Format) {
+	s.format.Store(format)
+	s.serving.Lock()
+	s.sink = sink
+	next := sink.Tick(time.Now())
+	s.serving.Unlock()
+	s.shard.schedule(s, next)
+	s.Freed()
+}
+
+// SetFormat changes the format, from the next write on.
+func (s *Stream) SetFormat(format *Format) { s.format.Store(format) }
+
+// Freed is called by a sink that takes bytes again.
+func (s *Stream) Freed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signal()
+}
+
 // Deliver implements hub.Subscriber.
 func (s *Stream) Deliver(f *hub.Frame) {
 	s.mu.Lock()
@@ -88,17 +120,64 @@ func (s *Stream) Deliver(f *hub.Frame) {
 	}
 	s.last = f.Seq
 	if len(s.joins) > 0 && s.joining(f.Topic) {
-		s.aside.push(f, s.limits.QueueMessages, s.limits.QueueBytes)
+		s.keepAside(f)
 		return
 	}
 	s.push(f)
 	s.signal()
 }
 
-// push needs s.mu.
+// push queues a live message as its topic's mode says. Needs s.mu.
 func (s *Stream) push(f *hub.Frame) {
-	if dropped := s.queue.pushFrame(f); dropped > 0 {
-		s.metrics.dropped.Add(float64(dropped))
+	if s.ended {
+		return
+	}
+	mode := s.mode
+	if !s.uniform {
+		mode = s.modeOf(f.Topic)
+	}
+	q := &s.queue
+	switch {
+	case mode.Latest:
+		dropped := q.pushLatest(f, mode.Interval, time.Now())
+		if s.count(dropped); dropped > 0 && mode.OnSlow == OnSlowClose {
+			s.tooSlow()
+		}
+	case mode.OnSlow == OnSlowLatest && q.newest != nil && q.newest.waits(f.Topic):
+		s.count(q.pushLatest(f, 0, time.Now()))
+	default:
+		for !s.ended && q.full(f) {
+			s.makeRoom()
+		}
+		if !s.ended {
+			q.pushFrame(f)
+		}
+	}
+}
+
+// makeRoom lets the oldest waiting message go, as its own topic's mode says. Needs
+// s.mu.
+func (s *Stream) makeRoom() {
+	switch oldest := s.queue.oldest(); s.modeOf(oldest.Topic).OnSlow {
+	case OnSlowClose:
+		s.tooSlow()
+	case OnSlowLatest:
+		s.count(s.queue.conflate(func(f *hub.Frame) bool { return s.modeOf(f.Topic).conflates() }, time.Now()))
+	default:
+		s.queue.dropOldest()
+		s.count(1)
+	}
+}
+
+// tooSlow ends a stream that would rather end than miss something. Needs s.mu.
+func (s *Stream) tooSlow() {
+	s.queue.clear()
+	s.endWith(wire.CloseSlowConsumer, "the client reads too slowly")
+}
+
+func (s *Stream) count(dropped int) {
+	if dropped > 0 {
+		s.registry.metrics.dropped.Add(float64(dropped))
 	}
 }
 
@@ -158,8 +237,8 @@ func (s *Stream) resync() {
 		s.confirming()
 	}
 	var ctx context.Context
-	ctx, s.confirming = context.WithCancel(s.ctx)
-	s.wg.Go(func() { s.confirm(ctx, granted) })
+	ctx, s.confirming = context.WithCancel(context.Background()) //nolint:gosec // Close cancels it
+	s.pending.Go(func() { s.confirm(ctx, granted) })
 	if len(again.filters) > 0 {
 		s.begin(again)
 		s.run(again)
@@ -199,7 +278,7 @@ func (s *Stream) pushEventThen(e *wire.Event, taken func()) {
 		return
 	}
 	if s.queue.events() >= maxEvents {
-		s.end(wire.CloseSlowConsumer, "too many answers wait for a client that does not read")
+		s.endWith(wire.CloseSlowConsumer, "too many answers wait for a client that does not read")
 		return
 	}
 	s.queue.pushEvent(e, taken)
@@ -211,22 +290,115 @@ func (s *Stream) gap(missed *int, reason string) {
 	s.pushEvent(wire.NewEvent("gap", wire.Gap{Missed: missed, Reason: reason}))
 }
 
+// signal tells that there may be something to take. Needs s.mu.
 func (s *Stream) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if !s.marked && !s.closed {
+		s.marked = true
+		s.shard.add(s)
+	}
+	if s.wake != nil {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// Wake is signalled when there may be something to take.
-func (s *Stream) Wake() <-chan struct{} { return s.wake }
+func (s *Stream) unmark() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marked = false
+}
+
+// Wake is signalled when there may be something to take, for who reads a stream
+// without a sink.
+func (s *Stream) Wake() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake == nil {
+		s.wake = make(chan struct{}, 1)
+		s.wake <- struct{}{}
+	}
+	return s.wake
+}
 
 // Take appends up to max waiting items to into, in the order in which the client
 // must see them. When fewer than max come, wait for Wake.
 func (s *Stream) Take(into []Item, max int) []Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.queue.take(into, max)
+	return s.take(into, budget{items: max, bytes: math.MaxInt}, time.Now())
+}
+
+// takeMarked takes a write's worth of items for the pump. end is set when the last
+// event is among them.
+func (s *Stream) takeMarked(into []Item, now time.Time) (items []Item, end *wire.End) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marked = false
+	if !s.endsAt.IsZero() && !s.ended && !now.Before(s.endsAt) {
+		s.expire()
+	}
+	items = s.take(into, batch, now)
+	if len(items) > 0 && s.ended {
+		if last := items[len(items)-1].Event; last != nil && last.Name == EndEvent {
+			end = &s.end
+		}
+	}
+	return items, end
+}
+
+// take needs s.mu.
+func (s *Stream) take(into []Item, b budget, now time.Time) []Item {
+	into = s.queue.take(into, b, now, s.last, s.hold())
+	if next := s.queue.next(); !next.IsZero() {
+		s.shard.schedule(s, next)
+	}
+	return into
+}
+
+// hold is a position that no cursor may pass, because older messages are kept
+// aside; 0 if there are none. Needs s.mu.
+func (s *Stream) hold() uint64 {
+	if len(s.aside.frames) == 0 {
+		return 0
+	}
+	return s.aside.frames[0].Seq - 1
+}
+
+// tick does what is due at now and returns when the next duty is; zero: none.
+func (s *Stream) tick(now time.Time) time.Time {
+	s.serving.Lock()
+	var next time.Time
+	if s.sink != nil && !s.finished {
+		next = s.sink.Tick(now)
+	}
+	s.serving.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return time.Time{}
+	}
+	if !s.warnAt.IsZero() && !now.Before(s.warnAt) {
+		s.warn(now)
+	}
+	if !s.endsAt.IsZero() && !now.Before(s.endsAt) {
+		s.expire()
+	}
+	if s.queue.waiting(now) {
+		s.signal()
+	}
+	return soonest(next, s.warnAt, s.endsAt, s.queue.next())
+}
+
+// soonest is the first of the times that are not zero.
+func soonest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
 }
 
 // End queues the last event, behind what waits already; nothing is delivered
@@ -234,43 +406,86 @@ func (s *Stream) Take(into []Item, max int) []Item {
 func (s *Stream) End(code wire.CloseCode, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(code, reason)
+	s.endWith(code, reason)
 }
 
-// end needs s.mu.
-func (s *Stream) end(code wire.CloseCode, reason string) {
+// endWith needs s.mu.
+func (s *Stream) endWith(code wire.CloseCode, reason string) {
 	if s.ended {
 		return
 	}
-	e := wire.End{Code: code, Reason: reason, Reconnect: code.Reconnect()}
-	if e.Reconnect {
-		e.AfterMS = rand.Int64N(maxReconnectDelay.Milliseconds()) //nolint:gosec // not a secret: it only spreads load
+	s.end = wire.End{Code: code, Reason: reason, Reconnect: code.Reconnect()}
+	if s.end.Reconnect {
+		s.end.AfterMS = rand.Int64N(maxReconnectDelay.Milliseconds()) //nolint:gosec // not a secret: it only spreads load
 	}
-	s.queue.pushEvent(wire.NewEvent(EndEvent, e), nil)
+	s.queue.pushEvent(wire.NewEvent(EndEvent, s.end), nil)
 	s.ended = true
+	s.warnAt, s.endsAt = time.Time{}, time.Time{}
 	s.signal()
 }
 
-// Expired reports whether the token's time is over. A door that is still busy with
-// what it took before must stop: nothing is delivered any more but the end.
+// Expired reports whether the token's time is over. A sink that is still busy with
+// what it was given before must stop: nothing is delivered any more but the end.
 func (s *Stream) Expired() bool { return s.expired.Load() }
+
+// Gone is closed when nothing can be written to the client any more: its
+// connection was lost, or it was given the last event.
+func (s *Stream) Gone() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over == nil {
+		s.over = make(chan struct{})
+		if s.gone {
+			close(s.over)
+		}
+	}
+	return s.over
+}
+
+// Lost tells that the client's connection is lost.
+func (s *Stream) Lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave()
+}
+
+// leave needs s.mu.
+func (s *Stream) leave() {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	if s.over != nil {
+		close(s.over)
+	}
+	s.wakeWaiting()
+}
 
 // EndEvent is the name of the event after which a door closes.
 const EndEvent = "end"
 
-// Close frees the stream. The door calls it once, when it is done.
+// Close frees the stream, and returns when neither its sink nor any goroutine of
+// it is in use. The door calls it once, when it is done.
 func (s *Stream) Close() {
-	s.cancel()
 	s.hub.Leave(s)
 	s.mu.Lock()
-	s.ended = true
-	for _, timer := range []*time.Timer{s.expiry, s.warning} {
-		if timer != nil {
-			timer.Stop()
+	s.ended, s.closed = true, true
+	s.warnAt, s.endsAt = time.Time{}, time.Time{}
+	s.queue.clear()
+	for _, j := range s.joins {
+		if j.cancel != nil {
+			j.cancel()
 		}
 	}
-	s.queue.clear()
+	if s.confirming != nil {
+		s.confirming()
+	}
+	s.leave()
 	s.mu.Unlock()
-	s.wg.Wait()
+	s.shard.remove(s)
+	s.serving.Lock()
+	s.sink, s.finished = nil, true
+	s.serving.Unlock()
+	s.pending.Wait()
 	s.registry.remove(s)
 }

@@ -196,7 +196,11 @@ func TestFailedSubscribeLeavesTheOlderOne(t *testing.T) {
 		b.subscribe(s, "a/+")
 		b.expect(s, `answer{} live{"snapshot":0,"complete":true}`)
 		strict := []stream.Request{{Filter: "a/+", Strict: true}}
-		results := s.Subscribe(b.t.Context(), strict, false, func([]stream.Result) []*wire.Event { return nil })
+		o, err := s.Subscribe(b.t.Context(), stream.Subscription{Requests: strict}, func(stream.Outcome) []*wire.Event { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		results := o.Results
 		if !fault.Is(results[0].Err, fault.NotAuthorized) {
 			t.Errorf("%+v", results)
 		}

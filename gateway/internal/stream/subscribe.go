@@ -3,10 +3,10 @@ package stream
 import (
 	"context"
 	"slices"
-	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 )
@@ -17,6 +17,17 @@ type Request struct {
 	QoS      mqtt.QoS // ceiling
 	Snapshot bool     // the retained messages first
 	Strict   bool     // all of the filter or nothing
+	Mode     Mode
+}
+
+// Subscription is what one call of Subscribe asks for.
+type Subscription struct {
+	Requests []Request
+	// Since, where it is given, is the position up to which the client has seen
+	// everything of all the filters.
+	Since hub.Position
+	// Named says whether "live" lists the filters.
+	Named bool
 }
 
 // Result answers a Request: the effective filters, or why there are none.
@@ -27,9 +38,29 @@ type Result struct {
 	Err     error
 }
 
+// Outcome is what became of a Subscription.
+type Outcome struct {
+	Results []Result
+	// Resumed says that what came after Since follows, and no snapshot. Where it is
+	// false although Since was given, a gap event with its reason follows the answer.
+	Resumed bool
+}
+
+// granted is every effective filter, once.
+func (o Outcome) granted() (all []mqtt.Filter) {
+	if len(o.Results) == 1 {
+		return o.Results[0].Granted
+	}
+	for _, r := range o.Results {
+		all = union(all, r.Granted)
+	}
+	return all
+}
+
 type subscription struct {
 	filter    mqtt.Filter
 	granted   []mqtt.Filter
+	mode      Mode
 	snapshot  bool
 	named     bool // the client names its filters in "live"
 	announced bool
@@ -60,74 +91,128 @@ func Narrow(principal auth.Principal, f mqtt.Filter, strict bool) ([]mqtt.Filter
 
 // Subscribe narrows each request with the principal's grants, subscribes to what
 // remains and returns when the broker has answered and the client's answer, made
-// by answer from the results, is queued. No message of the new filters
-// comes before that answer; the snapshot and its live event follow by themselves.
-// named says whether live lists the filters. answer must not call the stream.
+// by answer from the outcome, is queued. No message of the new filters
+// comes before that answer; the snapshot, or what the client missed, and the live
+// event follow by themselves. answer must not call the stream.
 //
-// Subscribing again to a filter takes a new snapshot. One goroutine at a time may
-// call Subscribe.
-func (s *Stream) Subscribe(ctx context.Context, requests []Request, named bool, answer func([]Result) []*wire.Event) []Result {
-	if err := s.takeSlot(ctx); err != nil { // the connection is over: nobody waits for an answer
-		return nil
+// Subscribing again to a filter takes a new snapshot, and its mode becomes the new
+// one. The error is ctx's, or that the stream is closed: nobody waits for an answer.
+func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outcome) []*wire.Event) (Outcome, error) {
+	if err := s.takeSlot(ctx); err != nil {
+		return Outcome{}, err
 	}
-	results, j := s.prepare(requests, named)
-	s.askBroker(ctx, results)
+	s.subscribing.Lock()
+	defer s.subscribing.Unlock()
+	o, j, before := s.prepare(q)
+	mark := s.askBroker(ctx, o.Results)
+	var replay []*hub.Frame
+	gap := ""
+	if fresh := o.granted(); q.Since.Given() && len(fresh) > 0 {
+		replay, gap = s.hub.Replay(q.Since, mark, fresh, before)
+		o.Resumed = gap == ""
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var wanted []mqtt.Filter
-	for i, r := range results {
-		sub := s.subs[r.Filter]
+	wanted := s.announce(q, o, j)
+	for _, e := range answer(o) {
+		s.pushEvent(e)
+	}
+	if gap != "" {
+		s.gap(nil, gap)
+	}
+	j.announced = true
+	if o.Resumed {
+		wanted = nil
+		s.queue.pushBatch(s.withoutReplaced(replay))
+	}
+	if j.filters = wanted; len(wanted) > 0 {
+		s.release()
+		s.run(j)
+		return o, nil
+	}
+	s.removeJoin(j)
+	if slices.ContainsFunc(o.Results, func(r Result) bool { return r.Err == nil }) {
+		live := wire.NewEvent("live", wire.Live{Filters: j.requested, Complete: true})
+		s.pushEventThen(live, func() { s.freeSlot(j) })
+	} else {
+		s.freeSlot(j)
+	}
+	s.release()
+	return o, nil
+}
+
+// announce makes the new subscriptions count and returns the filters of which a
+// snapshot is wanted. Needs s.mu.
+func (s *Stream) announce(q Subscription, o Outcome, j *join) (wanted []mqtt.Filter) {
+	for i, r := range o.Results {
+		sub := s.sub(r.Filter)
 		if r.Err != nil {
 			s.restore(sub)
 			continue
 		}
 		sub.announced, sub.before = true, nil
-		if requests[i].Snapshot {
+		if q.Requests[i].Snapshot {
 			wanted = union(wanted, r.Granted)
 		}
-		if named {
+		if q.Named {
 			j.requested = append(j.requested, string(r.Filter))
 		}
 	}
-	for _, e := range answer(results) {
-		s.pushEvent(e)
+	s.remode()
+	return wanted
+}
+
+// withoutReplaced leaves out of a replay what something newer of its topic
+// replaces, where the mode says so. Needs s.mu.
+func (s *Stream) withoutReplaced(frames []*hub.Frame) []*hub.Frame {
+	if s.uniform && !s.mode.Latest {
+		return frames
 	}
-	j.filters, j.announced = wanted, true
-	if len(wanted) == 0 {
-		s.removeJoin(j)
-		if slices.ContainsFunc(results, func(r Result) bool { return r.Err == nil }) {
-			s.pushEvent(wire.NewEvent("live", wire.Live{Filters: j.requested, Complete: true}))
+	seen := map[mqtt.Topic]struct{}{}
+	kept := len(frames)
+	for i := len(frames) - 1; i >= 0; i-- {
+		f := frames[i]
+		if _, newer := seen[f.Topic]; newer && !f.Lost && s.modeOf(f.Topic).Latest {
+			continue
 		}
+		seen[f.Topic] = struct{}{}
+		kept--
+		frames[kept] = f
 	}
-	s.release()
-	if len(wanted) > 0 {
-		s.run(j)
-	} else {
-		s.freeSlot(j)
-	}
-	return results
+	return frames[kept:]
 }
 
 // prepare narrows, notes the subscriptions and starts to keep their messages
-// aside.
-func (s *Stream) prepare(requests []Request, named bool) ([]Result, *join) {
+// aside. before reports the topics that the stream got already; nil: none.
+func (s *Stream) prepare(q Subscription) (o Outcome, j *join, before func(mqtt.Topic) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := &join{slot: true}
-	results := make([]Result, len(requests))
-	for i, q := range requests {
-		r := Result{Filter: q.Filter, QoS: min(q.QoS, maxQoS)}
-		if _, again := s.subs[q.Filter]; !again && len(s.subs) >= s.limits.Filters {
-			r.Err = fault.New(fault.BadRequest, "a connection may hold %d filters", s.limits.Filters)
-		} else if r.Granted, r.Err = s.narrow(q); r.Err == nil {
-			s.note(&subscription{filter: q.Filter, granted: r.Granted, snapshot: q.Snapshot, named: named, before: s.subs[q.Filter]})
+	if len(s.effective) > 0 && q.Since.Given() {
+		held := make([]mqtt.Filter, 0, len(s.effective))
+		for f := range s.effective {
+			held = append(held, f)
+		}
+		before = func(t mqtt.Topic) bool {
+			return slices.ContainsFunc(held, func(f mqtt.Filter) bool { return f.Matches(t) })
+		}
+	}
+	j = &join{slot: true}
+	o.Results = make([]Result, len(q.Requests))
+	for i, one := range q.Requests {
+		r := Result{Filter: one.Filter, QoS: min(one.QoS, maxQoS)}
+		if again := s.sub(one.Filter); again == nil && len(s.subs) >= s.registry.limits.Filters {
+			r.Err = fault.New(fault.BadRequest, "a connection may hold %d filters", s.registry.limits.Filters)
+		} else if r.Granted, r.Err = s.narrow(one); r.Err == nil {
+			s.note(&subscription{
+				filter: one.Filter, granted: r.Granted, mode: one.Mode, snapshot: one.Snapshot, named: q.Named, before: again,
+			})
 			j.filters = union(j.filters, r.Granted)
 		}
-		results[i] = r
+		o.Results[i] = r
 	}
 	s.begin(j)
-	return results, j
+	return o, j, before
 }
 
 // narrow is Narrow with a bound on what many grants can make of few filters.
@@ -138,6 +223,16 @@ func (s *Stream) narrow(q Request) ([]mqtt.Filter, error) {
 		return nil, fault.New(fault.BadRequest, "narrowed by the grants, the connection's filters become more than %d", maxEffective)
 	}
 	return granted, err
+}
+
+// sub is the subscription to f, or nil. Needs s.mu.
+func (s *Stream) sub(f mqtt.Filter) *subscription {
+	for _, sub := range s.subs {
+		if sub.filter == f {
+			return sub
+		}
+	}
+	return nil
 }
 
 // restore undoes a subscription that failed: an older one for the same filter goes
@@ -158,16 +253,18 @@ func (s *Stream) note(sub *subscription) {
 		s.effective[f]++
 	}
 	s.forget(sub.filter)
-	s.subs[sub.filter] = sub
+	s.subs = append(s.subs, sub)
+	s.blend()
 }
 
 // forget removes the subscription to f, if there is one. Needs s.mu.
 func (s *Stream) forget(f mqtt.Filter) {
-	sub := s.subs[f]
+	sub := s.sub(f)
 	if sub == nil {
 		return
 	}
-	delete(s.subs, f)
+	s.subs = slices.DeleteFunc(s.subs, func(other *subscription) bool { return other == sub })
+	s.blend()
 	var unused []mqtt.Filter
 	for _, g := range sub.granted {
 		if s.effective[g]--; s.effective[g] == 0 {
@@ -181,14 +278,18 @@ func (s *Stream) forget(f mqtt.Filter) {
 }
 
 // askBroker subscribes upstream and strikes what the broker refuses from the
-// results.
-func (s *Stream) askBroker(ctx context.Context, results []Result) {
-	var all []mqtt.Filter
-	for _, r := range results {
-		all = union(all, r.Granted)
+// results. mark is the position from which on messages are delivered.
+func (s *Stream) askBroker(ctx context.Context, results []Result) (mark uint64) {
+	all := Outcome{Results: results}.granted()
+	if len(all) == 0 {
+		return 0
+	}
+	mark, errs := s.hub.Join(ctx, s, all)
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+		return mark
 	}
 	verdicts := make(map[mqtt.Filter]error, len(all))
-	for n, err := range s.hub.Subscribe(ctx, s, all) {
+	for n, err := range errs {
 		verdicts[all[n]] = err
 	}
 	for i := range results {
@@ -207,6 +308,7 @@ func (s *Stream) askBroker(ctx context.Context, results []Result) {
 		}
 	}
 	s.strike(results)
+	return mark
 }
 
 // strike makes the subscriptions hold only what the broker granted.
@@ -214,7 +316,7 @@ func (s *Stream) strike(results []Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range results {
-		if sub := s.subs[r.Filter]; sub != nil && r.Err == nil && len(r.Granted) < len(sub.granted) {
+		if sub := s.sub(r.Filter); sub != nil && r.Err == nil && len(r.Granted) < len(sub.granted) {
 			smaller := *sub
 			smaller.granted = r.Granted
 			s.note(&smaller)
@@ -230,61 +332,14 @@ func (s *Stream) Unsubscribe(filters []mqtt.Filter) {
 	for _, f := range filters {
 		s.forget(f)
 	}
-}
-
-// Authenticate sets the stream's principal, before the first Subscribe, and arms
-// the end at its expiry. It fails when the subject has too many streams.
-func (s *Stream) Authenticate(p auth.Principal) error {
-	if err := s.registry.claim(s, p); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.principal = p
-	if !p.Ends.IsZero() {
-		s.expiry = time.AfterFunc(time.Until(p.Ends), s.expire)
-		s.warning = time.AfterFunc(max(time.Until(p.Expires.Add(-expiryWarning)), greeting), s.warn)
-	}
-	return nil
-}
-
-// greeting is how long the warning of a token that expires soon waits for the
-// stream's first event, so that it does not come before it.
-const greeting = time.Second
-
-// greeted is called behind each event; the warning need not wait any more. Needs
-// s.mu.
-func (s *Stream) greeted() {
-	if s.warning != nil && !s.warned && time.Until(s.principal.Expires) < expiryWarning {
-		s.warning.Reset(0)
-	}
-}
-
-// warn tells that the token expires soon, once.
-func (s *Stream) warn() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.warned {
-		return
-	}
-	s.warned = true
-	left := max(0, time.Until(s.principal.Expires))
-	s.pushEvent(wire.NewEvent("token_expiring", wire.TokenExpiring{Seconds: int(left.Round(time.Second).Seconds())}))
-}
-
-// expire ends the stream at once: what waits is not delivered any more.
-func (s *Stream) expire() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expired.Store(true)
-	if !s.ended {
-		s.queue.clear()
-		s.end(wire.CloseUnauthenticated, "the token has expired")
-	}
+	s.remode()
 }
 
 // union appends to a what of b it lacks.
 func union(a, b []mqtt.Filter) []mqtt.Filter {
+	if len(a) == 0 {
+		return slices.Clip(b)
+	}
 	has := make(map[mqtt.Filter]struct{}, len(a)+len(b))
 	for _, f := range a {
 		has[f] = struct{}{}

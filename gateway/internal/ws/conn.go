@@ -2,27 +2,25 @@ package ws
 
 import (
 	"bufio"
-	"errors"
 	"net"
 	"net/http"
-	"sync"
-	"time"
+
+	"flyscreen/gateway/internal/line"
 )
 
-// maxBehind bounds what control frames may add while a write is blocked.
-const maxBehind = 64 << 10
+// The buffers of an idle connection. Larger frames pass them by.
+const (
+	readBuffer  = 256
+	writeBuffer = 256 // a control frame has 127 bytes at most
+)
 
-// writeBuffer is enough for frame headers and control frames; larger writes pass
-// it by.
-const writeBuffer = 512
-
-// upgrader gives the WebSocket library a connection that coalesces writes: the
-// library flushes after each frame, and a system call per message is what
-// delivery costs most.
+// upgrader gives the WebSocket library a connection whose writes go through a line,
+// so that its control frames and our data frames, which go there directly, keep out
+// of each other. Its buffers are small: net/http's would stay with every client.
 type upgrader struct {
 	http.ResponseWriter
-	timeout time.Duration
-	conn    *coalescer
+	options line.Options
+	conn    *socket
 }
 
 // Hijack implements http.Hijacker.
@@ -31,114 +29,47 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	u.conn = newCoalescer(conn, u.timeout)
-	return u.conn, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(u.conn, writeBuffer)), nil
+	u.conn = &socket{Conn: conn, line: line.New(conn, u.options)}
+	if n := rw.Reader.Buffered(); n > 0 { // the client did not wait for our answer
+		early, _ := rw.Reader.Peek(n)
+		u.conn.early = append(u.conn.early, early...)
+	}
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, readBuffer), bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }
 
-// coalescer collects writes between cork and uncork and makes them one, with a
-// deadline. Writes from others (the library answers pings in the reader's
-// goroutine) never wait for a blocked one; they go out behind it.
-type coalescer struct {
+// socket is the connection as the library sees it.
+type socket struct {
 	net.Conn
-	timeout time.Duration
-	expired func() bool // of the stream; set before the first data frame
-
-	idle    *sync.Cond // signalled under mu when writing ends
-	mu      sync.Mutex // guards what follows; not held while writing
-	pending []byte
-	spare   []byte
-	corked  bool
-	writing bool
-	err     error
+	line  *line.Line
+	early []byte // read before the connection was ours
 }
 
-var errBehind = errors.New("the client does not read")
-
-func newCoalescer(conn net.Conn, timeout time.Duration) *coalescer {
-	c := &coalescer{Conn: conn, timeout: timeout}
-	c.idle = sync.NewCond(&c.mu)
-	return c
-}
-
-// Write implements net.Conn.
-func (c *coalescer) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return 0, c.err
-	}
-	if c.writing && !c.corked && len(c.pending)+len(p) > maxBehind {
-		return 0, errBehind
-	}
-	c.pending = append(c.pending, p...)
-	if c.corked || c.writing {
-		return len(p), nil
-	}
-	return len(p), c.flush()
-}
-
-func (c *coalescer) cork() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.corked = true
-}
-
-// uncork writes what has been collected and returns when the connection has taken
-// it. It waits for a control frame that is being written: the queue's bound would
-// mean nothing if the writer went on to collect meanwhile.
-func (c *coalescer) uncork() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.corked = false
-	for c.writing {
-		c.idle.Wait()
-	}
-	return c.flush()
-}
-
-// waiting is how many bytes have been collected.
-func (c *coalescer) waiting() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.pending)
-}
-
-// flush writes until nothing is pending. It needs c.mu and gives it up meanwhile.
-func (c *coalescer) flush() error {
-	c.writing = true
-	for len(c.pending) > 0 && c.err == nil {
-		batch := c.pending
-		c.pending = c.spare[:0]
-		c.mu.Unlock()
-		err := c.writePieces(batch)
-		c.mu.Lock()
-		c.err = err
-		if c.spare = batch[:0]; cap(batch) > maxBehind {
-			c.spare = nil // a burst must not cost an idle connection its memory
+// Read implements net.Conn.
+func (s *socket) Read(b []byte) (int, error) {
+	if len(s.early) > 0 {
+		n := copy(b, s.early)
+		if s.early = s.early[n:]; len(s.early) == 0 {
+			s.early = nil
 		}
+		return n, nil
 	}
-	c.writing = false
-	c.idle.Broadcast()
-	return c.err
+	return s.Conn.Read(b)
 }
 
-var errExpired = errors.New("the token expired while the client was slow")
-
-// writePieces gives each piece of b a deadline of its own. The first may hold the
-// end; what a slow client would get after it is not written any more.
-func (c *coalescer) writePieces(b []byte) error {
-	for first := true; len(b) > 0; first = false {
-		if !first && c.expired != nil && c.expired() {
-			return errExpired
-		}
-		piece := b[:min(len(b), batchBytes)]
-		b = b[len(piece):]
-		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-			return err
-		}
-		if _, err := c.Conn.Write(piece); err != nil {
-			return err
-		}
+// Write implements net.Conn for the library, which writes whole frames. Nothing may
+// follow a close frame (RFC 6455 section 5.5.1).
+func (s *socket) Write(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
 	}
+	if err := s.line.Control(b, b[0] == closeFrame); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Close implements net.Conn. What waits behind a slow client is given up.
+func (s *socket) Close() error {
+	s.line.Drop(net.ErrClosed)
 	return nil
 }

@@ -1,22 +1,19 @@
 // Package ws is the WebSocket door: JSON text frames under the subprotocol
-// flyscreen.v1, whose names follow MQTT's packets. A connection has one goroutine
-// that reads and one that writes.
+// flyscreen.v1, whose names follow MQTT's packets. A connection has one goroutine,
+// which reads; the streams' pump writes.
 package ws
 
 import (
-	"context"
 	"encoding/base64"
-	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/internal/line"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
@@ -27,12 +24,6 @@ import (
 
 // Subprotocol is what a client must offer.
 const Subprotocol = "flyscreen.v1"
-
-// pingEvery and pongWithin find clients that are gone. Tests shorten them.
-var (
-	pingEvery  = 25 * time.Second
-	pongWithin = 10 * time.Second
-)
 
 const (
 	frameExtra  = 64 << 10 // of a client's frame, beyond its payload
@@ -47,11 +38,15 @@ type Options struct {
 	Filters      mqtt.Limits
 	MaxFilters   int           // in one request
 	AuthTimeout  time.Duration // until connect must have come
-	WriteTimeout time.Duration // for one batch
+	WriteTimeout time.Duration // for each 32 KiB to a client that is behind
 	Limits       wire.Limits   // told in connack
 	Logger       *slog.Logger
 	// Address is the client's address as the limits count it.
 	Address func(*http.Request) string
+	// Hub tells positions to resume from.
+	Hub *hub.Hub
+	// Go runs a goroutine that the gateway waits for when it stops.
+	Go func(func())
 }
 
 // Door serves GET /v1/ws.
@@ -71,38 +66,40 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	batch, err := parse(r)
-	if err != nil {
+	c := &session{door: d, address: d.options.Address(r), format: single}
+	if err := c.parse(r); err != nil {
 		return err
 	}
-	upgrade := &upgrader{ResponseWriter: w, timeout: d.options.WriteTimeout}
+	upgrade := &upgrader{ResponseWriter: w, options: line.Options{
+		Timeout: d.options.WriteTimeout,
+		Expired: c.expired,
+		Freed:   c.freed,
+	}}
 	conn, err := websocket.Accept(upgrade, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{Subprotocol},
 		InsecureSkipVerify: true, // the router checked the origin, against one list for all doors
+		OnPongReceived:     c.ponged,
 	})
 	if err != nil {
 		d.log.Debug("upgrade refused", "err", err)
 		return nil // the library has answered
 	}
-	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(-1) // receive has a limit that leaves the connection usable for the end frame
-
-	address := d.options.Address(r)
-	s, err := d.options.Streams.Open(address)
-	if err != nil {
-		d.refuse(conn, err)
-		return nil
-	}
-	defer s.Close()
-	upgrade.conn.expired = s.Expired
-	c := &session{door: d, conn: conn, out: upgrade.conn, stream: s, address: address, batch: batch}
-	if known {
-		if err := c.authenticate(principal); err != nil {
-			d.refuse(conn, err)
-			return nil
+	c.conn, c.line = conn, upgrade.conn.line
+	s, err := d.options.Streams.Open(c.address)
+	if err == nil {
+		c.stream.Store(s)
+		if known {
+			err = c.authenticate(principal)
 		}
 	}
-	c.run(r.Context())
+	// A goroutine of its own, so that net/http's, with its deep stack and its
+	// buffers, is not kept for as long as the client stays.
+	if err != nil {
+		d.options.Go(func() { c.refuse(err) })
+	} else {
+		d.options.Go(c.run)
+	}
 	return nil
 }
 
@@ -152,149 +149,49 @@ func subprotocolToken(r *http.Request) (token string, given bool, err error) {
 
 // parse checks what must be right before the upgrade, so that the answer can be
 // a proper one.
-func parse(r *http.Request) (batch bool, err error) {
+func (c *session) parse(r *http.Request) error {
 	q, err := wire.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return false, err
+		return err
 	}
 	q.All("access_token") // package auth has judged it
-	if err := q.NotYet("ticket", "since", "session"); err != nil {
-		return false, err
+	if err := q.NotYet("ticket", "session"); err != nil {
+		return err
+	}
+	since, given, err := q.One("since")
+	if err == nil && given {
+		c.since, err = c.door.options.Hub.ParsePosition(since)
+	}
+	if err != nil {
+		return err
 	}
 	n, err := q.Int("batch", 0, 0, 1)
 	if err != nil {
-		return false, err
-	}
-	if err := q.Unknown(); err != nil {
-		return false, err
-	}
-	if !offers(r, "Upgrade", "websocket") {
-		return false, fault.New(fault.BadRequest, "this address speaks WebSocket: the request must be an upgrade")
-	}
-	if !offers(r, "Sec-WebSocket-Protocol", Subprotocol) {
-		return false, fault.New(fault.BadRequest, "the WebSocket subprotocol %q must be offered", Subprotocol)
-	}
-	return n == 1, nil
-}
-
-// refuse ends a connection that got no stream.
-func (d *Door) refuse(conn *websocket.Conn, err error) {
-	code := wire.CloseFrom(err)
-	e := fault.From(err)
-	end := wire.NewEvent(stream.EndEvent, wire.End{
-		Code: code, Reason: e.Detail, Reconnect: code.Reconnect(), AfterMS: e.RetryAfter.Milliseconds(),
-	})
-	ctx, cancel := context.WithTimeout(context.Background(), d.options.WriteTimeout)
-	defer cancel()
-	if err := conn.Write(ctx, websocket.MessageText, end.AppendTyped(nil)); err == nil {
-		_ = conn.Close(websocket.StatusCode(code), closeReason(e.Detail))
-	}
-}
-
-// session is one connection.
-type session struct {
-	door    *Door
-	conn    *websocket.Conn
-	out     *coalescer
-	stream  *stream.Stream
-	address string
-
-	steps atomic.Int64 // odd while the reader handles a frame
-
-	// The reader's own:
-	known      bool // the stream has a principal
-	begun      bool // connect has come, or a frame that needs it
-	complaints int
-	authTimer  *time.Timer
-
-	mu    sync.Mutex // guards what follows
-	batch bool
-}
-
-// run serves the connection and returns when both goroutines have ended.
-func (c *session) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	if !c.known {
-		c.authTimer = time.AfterFunc(c.door.options.AuthTimeout, func() {
-			c.stream.End(wire.CloseUnauthenticated, "no connect frame with a token came in time")
-		})
-		defer c.authTimer.Stop()
-	}
-	wg.Go(func() {
-		defer cancel()
-		c.write(ctx)
-	})
-	err := c.read(ctx)
-	c.door.log.Debug("connection ended", "stream", c.stream.ID(), "err", err)
-}
-
-// read handles frames in the order in which they come, one at a time.
-func (c *session) read(ctx context.Context) error {
-	for {
-		kind, data, err := c.receive(ctx)
-		switch {
-		case errors.Is(err, errTooBig):
-			c.stream.End(wire.CloseTooBig, "the frame is too large")
-			return c.linger(ctx, err)
-		case err != nil:
-			return err
-		}
-		c.steps.Add(1)
-		done := c.handle(ctx, kind, data)
-		c.steps.Add(1)
-		if done {
-			return c.linger(ctx, nil)
-		}
-	}
-}
-
-var errTooBig = errors.New("a frame beyond the limit")
-
-// receive reads one message, up to what the largest payload can need.
-func (c *session) receive(ctx context.Context) (websocket.MessageType, []byte, error) {
-	kind, r, err := c.conn.Reader(ctx)
-	if err != nil {
-		return 0, nil, err
-	}
-	most := frameExtra // enough for connect
-	if c.known {
-		most += escapeBound * c.door.options.Publish.MaxPayload()
-	}
-	data, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
-	if err == nil && len(data) > most {
-		err = errTooBig
-	}
-	return kind, data, err
-}
-
-// linger waits until the writer has told the end.
-func (c *session) linger(ctx context.Context, err error) error {
-	<-ctx.Done()
-	return err
-}
-
-func (c *session) authenticate(p auth.Principal) error {
-	if err := c.stream.Authenticate(p); err != nil {
 		return err
 	}
-	c.known = true
-	if c.authTimer != nil {
-		c.authTimer.Stop()
+	if n == 1 {
+		c.format = batched
+	}
+	if err := q.Unknown(); err != nil {
+		return err
+	}
+	if !offers(r, "Upgrade", "websocket") {
+		return fault.New(fault.BadRequest, "this address speaks WebSocket: the request must be an upgrade")
+	}
+	if !offers(r, "Sec-WebSocket-Protocol", Subprotocol) {
+		return fault.New(fault.BadRequest, "the WebSocket subprotocol %q must be offered", Subprotocol)
 	}
 	return nil
 }
 
-func (c *session) setBatch() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.batch = true
-}
-
-func (c *session) batches() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.batch
+// offers reports whether a comma-separated header holds token.
+func offers(r *http.Request, header, token string) bool {
+	for _, line := range r.Header.Values(header) {
+		for _, one := range strings.Split(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(one), token) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -126,6 +126,9 @@ func TestWrongFrames(t *testing.T) {
 		`{"type":"unsubscribe","filters":["a"],"x":1}`:            "invalid-payload",
 		`{"type":"publish","topic":"a","text":"x","retian":true}`: "invalid-payload",
 		`{"type":"publish","topic":7,"text":"x"}`:                 "invalid-payload",
+		`{"type":"connect","since":"x"}`:                          "bad-request",
+		`{"type":"subscribe","filters":["a"],"since":"x"}`:        "bad-request",
+		`{"type":"unsubscribe","filters":["a"],"since":"x"}`:      "bad-request",
 	} {
 		c := open(t, g, gatewaytest.All(t), "")
 		c.send(frame)
@@ -136,7 +139,7 @@ func TestWrongFrames(t *testing.T) {
 	}
 	c := open(t, g, gatewaytest.All(t), "")
 	for _, frame := range []string{
-		`{"type":"connect","id":1,"session":"x"}`, `{"type":"connect","id":1,"will":{"topic":"a"}}`, `{"type":"connect","id":1,"since":"x"}`,
+		`{"type":"connect","id":1,"session":"x"}`, `{"type":"connect","id":1,"will":{"topic":"a"}}`,
 		`{"type":"auth","id":1,"token":"x"}`, `{"type":"ack","id":1,"cursor":"x"}`,
 	} {
 		c.send(frame)

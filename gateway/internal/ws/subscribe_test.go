@@ -108,14 +108,21 @@ func TestSubscribeAnswers(t *testing.T) {
 	}
 }
 
-func TestSubscribeOptionsNotYet(t *testing.T) {
+func TestSubscribeOptions(t *testing.T) {
 	g := gatewaytest.Start(t)
 	c := open(t, g, gatewaytest.All(t), "")
-	for _, option := range []string{`"mode":"latest"`, `"interval":250`, `"on_slow":"latest"`, `"on_slow":"close"`, `"mode":"x"`} {
+	for _, option := range []string{`"interval":250`, `"mode":"x"`, `"on_slow":"x"`, `"mode":"latest","interval":1.5`, `"mode":"latest","interval":-1`} {
 		c.sendf(`{"type":"subscribe","filters":[{"filter":"a",%s}]}`, option)
-		if p := c.want("suback").Results[0].Problem; p == nil || p.Code != "bad-request" || !strings.Contains(p.Detail, "not supported yet") {
+		if p := c.want("suback").Results[0].Problem; p == nil || p.Code != "bad-request" {
 			t.Errorf("%s: %+v", option, p)
 		}
+	}
+	for _, option := range []string{`"mode":"latest"`, `"mode":"latest","interval":250`, `"on_slow":"latest"`, `"on_slow":"close"`} {
+		c.sendf(`{"type":"subscribe","filters":[{"filter":"a",%s}]}`, option)
+		if p := c.want("suback").Results[0].Problem; p != nil {
+			t.Errorf("%s: %+v", option, p)
+		}
+		c.want("live")
 	}
 }
 

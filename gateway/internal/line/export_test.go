@@ -1,0 +1,7 @@
+package line
+
+// The bounds, for tests.
+const (
+	MaxBehind = maxBehind
+	Piece     = piece
+)
