@@ -9,6 +9,9 @@ import (
 // SetOverdue shortens the wait after which a full publish connection is given up.
 func (u *Upstream) SetOverdue(d time.Duration) { u.overdue = d }
 
+// SetRoundLimit shortens the time of a snapshot round; only before the first.
+func (u *Upstream) SetRoundLimit(d time.Duration) { u.snapshot.limit = d }
+
 // Waiting is how many Retained calls for filter wait for their round to begin.
 func (u *Upstream) Waiting(filter mqtt.Filter) int {
 	q := u.snapshot
@@ -24,7 +27,11 @@ func (u *Upstream) Waiting(filter mqtt.Filter) int {
 type Owners struct{ owners }
 
 // NewOwners returns one without subscriptions.
-func NewOwners() *Owners { return &Owners{owners{entries: map[mqtt.Filter]*entry{}}} }
+func NewOwners() *Owners {
+	o := &Owners{}
+	o.clear()
+	return o
+}
 
 // Place chooses a leg for f.
 func (o *Owners) Place(f mqtt.Filter, legs int) (leg int, ok bool) {

@@ -127,7 +127,7 @@ func (l *live) placeAll(sessions []*session, filters []mqtt.Filter, answers []er
 	for k, f := range filters {
 		e := l.subs.place(f, len(sessions))
 		if e == nil {
-			answers[k] = fault.New(fault.Overloaded, "the filter %q overlaps other subscriptions in more than %d ways, and this broker delivers once for each", f, maxLegs-1)
+			answers[k] = fault.New(fault.Overloaded, "the subscription to %q has no connection left: it overlaps others on all %d, or they are full", f, maxLegs)
 			continue
 		}
 		perLeg[e.leg] = append(perLeg[e.leg], k)

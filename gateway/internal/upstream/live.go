@@ -53,7 +53,8 @@ type leg struct {
 
 func newLive(u *Upstream) *live {
 	l := &live{u: u, many: make(chan struct{}), change: make(chan struct{}, 1)}
-	l.subs.entries = map[mqtt.Filter]*entry{}
+	l.subs.room = max(0, u.profile.filtersPerLeg-1) // one is the marker's
+	l.subs.clear()
 	l.change <- struct{}{}
 	for n := range maxLegs {
 		g := &leg{l: l, n: n}
@@ -111,8 +112,7 @@ func (g *leg) down(s *session) {
 		return
 	}
 	l.open, l.handover = false, 0
-	clear(l.subs.entries)
-	l.subs.root = ownerNode{}
+	l.subs.clear()
 	for _, other := range l.inUse() {
 		other.passed, other.held, other.bytes = false, nil, 0
 		if other != g && other.session != nil {

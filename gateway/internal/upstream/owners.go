@@ -19,6 +19,8 @@ type owners struct {
 	root    ownerNode
 	entries map[mqtt.Filter]*entry
 	ages    uint64
+	perLeg  [maxLegs]int
+	room    int // subscriptions of one leg; 0: no bound
 }
 
 type ownerNode struct {
@@ -27,8 +29,13 @@ type ownerNode struct {
 	deep     *entry // "<path to here>/#"
 }
 
+// clear forgets all.
+func (o *owners) clear() {
+	o.root, o.entries, o.perLeg = ownerNode{}, map[mqtt.Filter]*entry{}, [maxLegs]int{}
+}
+
 // place chooses the connection for f, where nothing overlaps it, and notes it there.
-// nil: f overlaps something on each of the legs.
+// nil: on each of the legs f overlaps something, or there is no room.
 func (o *owners) place(f mqtt.Filter, legs int) *entry {
 	if e := o.entries[f]; e != nil {
 		return e
@@ -43,8 +50,9 @@ func (o *owners) place(f mqtt.Filter, legs int) *entry {
 		return left == 0
 	})
 	for leg := range legs {
-		if !taken[leg] {
+		if !taken[leg] && (o.room == 0 || o.perLeg[leg] < o.room) {
 			o.ages++
+			o.perLeg[leg]++
 			e := &entry{filter: f, leg: leg, age: o.ages}
 			o.entries[f] = e
 			*o.root.slot(string(f)) = e
@@ -56,7 +64,8 @@ func (o *owners) place(f mqtt.Filter, legs int) *entry {
 
 // remove forgets f.
 func (o *owners) remove(f mqtt.Filter) {
-	if o.entries[f] != nil {
+	if e := o.entries[f]; e != nil {
+		o.perLeg[e.leg]--
 		delete(o.entries, f)
 		o.root.remove(string(f))
 	}

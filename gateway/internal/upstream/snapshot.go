@@ -24,6 +24,7 @@ type snapshots struct {
 	link    *link
 	wake    chan struct{} // holds one token while rounds may be waiting
 	arrived chan struct{} // holds one token when the connection has come
+	limit   time.Duration // of one round
 
 	mu      sync.Mutex // guards the following
 	waiting map[mqtt.Filter]*round
@@ -57,7 +58,7 @@ type round struct {
 }
 
 func newSnapshots(u *Upstream) *snapshots {
-	q := &snapshots{u: u, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1), waiting: make(map[mqtt.Filter]*round)}
+	q := &snapshots{u: u, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1), limit: barrierLimit, waiting: make(map[mqtt.Filter]*round)}
 	q.link = &link{u: u, role: roleSnapshot, hurry: make(chan struct{}, 1), log: u.o.Logger, handle: q.handle}
 	q.link.up = func(s *session) {
 		q.link.current.Store(s)
@@ -195,7 +196,7 @@ func (q *snapshots) do(ctx context.Context, batch []*round) {
 		q.finish(batch, unavailable("there is no snapshot", q.link.ready()))
 		return
 	}
-	limited, cancel := context.WithTimeout(ctx, barrierLimit)
+	limited, cancel := context.WithTimeout(ctx, q.limit)
 	defer cancel()
 	answers, err := q.collect(limited, s, batch)
 	switch {
@@ -211,7 +212,7 @@ func (q *snapshots) do(ctx context.Context, batch []*round) {
 	// round ended the connection for.
 	case !s.over() && errors.Is(limited.Err(), context.DeadlineExceeded):
 		// What is still under way for these rounds must not get into the next ones.
-		s.conn.end(fmt.Errorf("a snapshot did not end within %s", barrierLimit))
+		s.conn.end(fmt.Errorf("a snapshot did not end within %s", q.limit))
 		if len(batch) > 1 { // one of them was too much: the others shall not pay for it
 			q.again(batch)
 			return
