@@ -297,7 +297,10 @@ func (q *snapshots) collect(ctx context.Context, s *session, batch []*round) (an
 		}
 	}
 	q.take(batch)
-	defer q.take(nil)
+	defer func() {
+		q.take(nil)
+		s.conn.shed.Store(false)
+	}()
 	o, err := s.hand(ctx, func(c paho.Client) paho.Token { return c.SubscribeMultiple(wanted, nil) })
 	if err != nil {
 		return nil, err
@@ -407,6 +410,7 @@ func (q *snapshots) handle(s *session, m paho.Message) {
 		return
 	}
 	q.latest = time.Now()
+	full := !q.u.profile.lateRetained // or what comes later could not be waited for
 	for _, r := range q.taking {
 		switch {
 		case !r.filter.Matches(mqtt.Topic(topic)):
@@ -415,6 +419,10 @@ func (q *snapshots) handle(s *session, m paho.Message) {
 		default:
 			r.add(received(topic, m.Payload(), m.Qos(), true), q.u.o.SnapshotMessages, q.u.o.SnapshotBytes)
 		}
+		full = full && r.capped
+	}
+	if full && len(q.taking) > 0 { // the rest, which may be very much, costs next to nothing
+		s.conn.shed.Store(true)
 	}
 }
 
