@@ -27,7 +27,7 @@ type Options struct {
 	// Username and Password go into each CONNECT; a password needs a username.
 	Username, Password string
 	// ClientID is the prefix of the client identifiers: each connection appends
-	// "-live", "-publish" or "-snapshot". Default "flyscreen-" and six random
+	// "-live", "-publish" or "-snapshot", and a number from the second of a kind on. Default "flyscreen-" and six random
 	// characters. Two gateways with one prefix throw each other out for ever.
 	ClientID string
 	// TLS is used for ssl and wss; nil means the system's defaults.
