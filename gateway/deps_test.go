@@ -66,7 +66,7 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":     {"gateway/internal/broker", "cmd/flyload"}, // the latter measures it as a peer
 	"github.com/goccy/go-yaml":            {"gateway/config"},
 	"github.com/spf13/cobra":              {"cmd/flyscreen"},
-	"golang.org/x/time":                   {"gateway/internal/publish"},
+	"golang.org/x/time":                   {"gateway/internal/publish", "gateway/internal/upstream"},
 	"github.com/prometheus/client_golang": {"auth", "gateway", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/hub", "gateway/internal/stream", "gateway/internal/publish"},
 }
 

@@ -148,6 +148,7 @@ func (g *Gateway) build() error {
 		BackoffMin:       limits.UpstreamBackoffMin,
 		BackoffMax:       limits.UpstreamBackoffMax,
 		MaxPacket:        max(1<<20, limits.PayloadBytes) + brokerExtra,
+		Profile:          cfg.Upstream.Profile,
 		SnapshotMessages: limits.SnapshotMessages,
 		SnapshotBytes:    limits.SnapshotBytes,
 		Logger:           log,
@@ -160,13 +161,15 @@ func (g *Gateway) build() error {
 		return err
 	}
 	g.hub = hub.New(hub.Options{
-		Source:      g.upstream,
-		Retainer:    g.upstream,
-		WindowAge:   limits.WindowAge,
-		WindowBytes: limits.WindowBytes,
-		Linger:      linger(limits.Linger),
-		Logger:      log,
-		Metrics:     g.metrics,
+		Source:              g.upstream,
+		Retainer:            g.upstream,
+		SettleBefore:        g.upstream.SettleBefore(),
+		WindowAge:           limits.WindowAge,
+		WindowBytes:         limits.WindowBytes,
+		Linger:              linger(limits.Linger),
+		FiltersPerSubscribe: g.upstream.FiltersPerSubscribe(),
+		Logger:              log,
+		Metrics:             g.metrics,
 	})
 	g.streams = stream.NewRegistry(g.hub, stream.Limits{
 		QueueMessages: limits.QueueMessages,

@@ -15,6 +15,7 @@ func (l *loader) check(c *Config) {
 	l.checkListeners(c)
 	l.checkServerTLS(c.HTTP.TLS)
 	l.checkUpstream(c.Upstream)
+	l.checkProfile(c)
 	l.checkAnonymous(c)
 	l.checkLimits(c.Limits)
 }

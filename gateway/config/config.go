@@ -46,7 +46,7 @@ type Upstream struct {
 	Password     Secret
 	ClientID     string   // the connections' common prefix; "" lets the gateway draw one
 	Connections  int      // always 1 for now
-	Profile      string   // not supported yet, so always empty
+	Profile      string   // the kind of broker; "" is an unknown one
 	DollarTopics []string // prefixes such as "$aws/" under which "$" topics may be published to
 	TLS          ClientTLS
 }

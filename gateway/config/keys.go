@@ -57,7 +57,7 @@ var keys = []key{
 		flagged("upstream-password-file", "`file` that holds the password at the broker"),
 	text("upstream.client_id", func(c *Config) *string { return &c.Upstream.ClientID }, clientID),
 	oneConnection("upstream.connections"),
-	later("upstream.profile", scalar),
+	text("upstream.profile", func(c *Config) *string { return &c.Upstream.Profile }, optional(oneOf(profileNames...))),
 	texts("upstream.dollar_topics", func(c *Config) *[]string { return &c.Upstream.DollarTopics }, dollarPrefix),
 	text("upstream.tls.ca", func(c *Config) *string { return &c.Upstream.TLS.CA }, nil),
 	text("upstream.tls.cert", func(c *Config) *string { return &c.Upstream.TLS.Cert }, nil),

@@ -2,13 +2,15 @@
 // truthful answers, holds the shared subscriptions, and collects retained
 // messages. It is the only package that knows the MQTT client library.
 //
-// # Three connections
+// # Connections of three kinds
 //
 // "live" holds all shared subscriptions, "publish" carries what clients publish,
 // "snapshot" collects retained messages. They are apart because a SUBSCRIBE makes
 // the broker send the retained set to the whole connection, which delays or (by
 // queue limits) displaces live messages, and because a publish that a broker
-// dislikes makes it drop the connection it came on.
+// dislikes makes it drop the connection it came on. For a broker that sends a copy
+// for each overlapping subscription, the live side has several connections
+// (handover.go).
 //
 // # Why the library is held on a short lead
 //

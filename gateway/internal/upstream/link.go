@@ -46,6 +46,8 @@ type link struct {
 	suffix string // of the client identifier, where a role has several connections
 	log    *slog.Logger
 	handle func(*session, paho.Message)
+	// needed is closed when the connection is needed; nil means always.
+	needed <-chan struct{}
 	// prepare makes a fresh session fit for use; nil means that it is.
 	prepare func(context.Context, *session) error
 	// up and down are told of sessions, in turn; nil means nobody cares.
@@ -69,6 +71,13 @@ type link struct {
 // run keeps the connection up until ctx is done; a live session is then left as
 // it is for shut to end. background gets goroutines that outlive a session.
 func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
+	if l.needed != nil {
+		select {
+		case <-l.needed:
+		case <-ctx.Done():
+			return
+		}
+	}
 	for attempt := 0; ; attempt++ {
 		s, err := l.connect(ctx, background)
 		if ctx.Err() != nil && err != nil {
@@ -224,8 +233,16 @@ func (l *link) failed(err error, wait time.Duration) {
 	l.warned, l.muted = time.Now(), 0
 }
 
-// ready is nil when the connection is up and has been heard of lately.
+// ready is nil when the connection is up and has been heard of lately, or is not
+// needed.
 func (l *link) ready() error {
+	select {
+	case <-l.needed:
+	default:
+		if l.needed != nil {
+			return nil
+		}
+	}
 	if s := l.current.Load(); s != nil {
 		select {
 		case <-s.conn.ended: // run is about to notice
