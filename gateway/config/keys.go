@@ -45,7 +45,7 @@ var keys = []key{
 	prefixes("http.trusted_proxies"),
 	text("http.tls.cert", func(c *Config) *string { return &c.HTTP.TLS.Cert }, nil),
 	text("http.tls.key", func(c *Config) *string { return &c.HTTP.TLS.Key }, nil),
-	later("http.tls.client_ca", scalar),
+	text("http.tls.client_ca", func(c *Config) *string { return &c.HTTP.TLS.ClientCA }, nil),
 
 	text("upstream.url", func(c *Config) *string { return &c.Upstream.URL }, optional(brokerURL)).
 		flagged("upstream", "`URL` of the broker, such as tcp://host:1883; empty is the embedded one"),
@@ -70,9 +70,9 @@ var keys = []key{
 	issuers("auth.issuers"),
 	filters("auth.anonymous.pub", func(c *Config) *filterList { return &c.Auth.Anonymous.Pub }),
 	filters("auth.anonymous.sub", func(c *Config) *filterList { return &c.Auth.Anonymous.Sub }),
-	later("auth.api_keys_file", scalar),
-	later("auth.passwords_file", scalar),
-	later("auth.acl_file", scalar),
+	contents("auth.api_keys_file", func(c *Config) *File { return &c.Auth.APIKeys }),
+	contents("auth.passwords_file", func(c *Config) *File { return &c.Auth.Passwords }),
+	contents("auth.acl_file", func(c *Config) *File { return &c.Auth.ACL }),
 	boolean("auth.allow_token_in_query", func(c *Config) *bool { return &c.Auth.AllowTokenInQuery }),
 
 	noOutbox("outbox.enabled"),
