@@ -214,7 +214,7 @@ func (m *material) verify(c compact) (signer, error) {
 	if !slices.Contains(m.algorithms, c.alg) {
 		return signer{}, invalid("the token's algorithm is not allowed for its issuer")
 	}
-	method := jwt.GetSigningMethod(c.alg)
+	method := signingMethod(c.alg)
 	if method == nil {
 		return signer{}, invalid("the token's algorithm is not known")
 	}
@@ -242,6 +242,17 @@ func (m *material) verify(c compact) (signer, error) {
 	return signer{}, invalid("the token's signature does not fit")
 }
 
+// signingMethod is the library's, but for RSASSA-PSS, where the library takes salts
+// of any length. RFC 7518 section 3.5: "The size of the salt value is the same
+// size as the hash function output."
+func signingMethod(alg string) jwt.SigningMethod {
+	method := jwt.GetSigningMethod(alg)
+	if pss, is := method.(*jwt.SigningMethodRSAPSS); is {
+		return &jwt.SigningMethodRSAPSS{SigningMethodRSA: pss.SigningMethodRSA, Options: pss.Options}
+	}
+	return method
+}
+
 // holds reports whether what signed a token still counts.
 func (m *material) holds(by signer) bool {
 	switch {
@@ -265,6 +276,9 @@ func algorithmsFor(public any) ([]string, error) {
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < 2048 || bits > 16384 {
 			return nil, fmt.Errorf("is an RSA key of %d bits; 2048 to 16384 are accepted", bits)
+		}
+		if isROCA(k.N) {
+			return nil, errors.New("is an RSA key whose private half can be computed (ROCA, CVE-2017-15361)")
 		}
 		return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, nil
 	case *ecdsa.PublicKey:

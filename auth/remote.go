@@ -18,7 +18,7 @@ const (
 	// refetchEvery bounds how often unknown keys make the set be fetched again.
 	refetchEvery = 10 * time.Second
 	// retryFirst and retryLongest are the pauses after failures, doubled each time.
-	retryFirst = 1 * time.Second
+	retryFirst   = 1 * time.Second
 	retryLongest = 30 * time.Second
 	// maxWaiting bounds the requests that wait for one fetch; further ones are
 	// refused at once.
