@@ -14,6 +14,7 @@ import (
 	"flyscreen/auth"
 	"flyscreen/gateway/config"
 	"flyscreen/gateway/internal/api"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/broker"
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/internal/publish"
@@ -50,6 +51,7 @@ type Gateway struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	auth    *auth.Authenticator
+	audit   *audit.Log
 	origins origins
 	proxies proxies
 	tls     *tls.Config // for clients; nil without
@@ -76,10 +78,12 @@ type Gateway struct {
 
 // New checks cfg as far as that goes without I/O other than reading key files.
 func New(cfg *config.Config, o Options) (*Gateway, error) {
+	o.Logger = slog.New(redactor{o.Logger.Handler()})
 	g := &Gateway{
 		config:  cfg,
 		options: o,
 		log:     o.Logger.With("room", "gateway"),
+		audit:   audit.New(o.Logger, cfg.Log.Audit),
 		metrics: prometheus.NewRegistry(),
 		origins: origins(cfg.HTTP.AllowedOrigins),
 		proxies: proxies(cfg.HTTP.TrustedProxies),
@@ -185,6 +189,7 @@ func (g *Gateway) build() error {
 		Rate:         limits.PublishRate,
 		Burst:        limits.PublishBurst,
 		Timeout:      limits.PublishTimeout,
+		Audit:        g.audit,
 		Metrics:      g.metrics,
 	})
 	g.api = api.New(api.Options{
@@ -197,6 +202,8 @@ func (g *Gateway) build() error {
 		BodyTimeout:   limits.BodyTimeout,
 		Timeout:       limits.PublishTimeout,
 		Ready:         g.complaints,
+		Ticket:        g.auth.IssueTicket,
+		Audit:         g.audit,
 		Logger:        log,
 		Address:       g.proxies.address,
 	})

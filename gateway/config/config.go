@@ -136,6 +136,7 @@ type Limits struct {
 type Log struct {
 	Format string // json or text
 	Level  string // debug, info, warn or error
+	Audit  string // all, refusals or off: which decisions get a line
 }
 
 // UsesDevKey reports whether tokens are checked with the development key, because

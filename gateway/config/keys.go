@@ -114,6 +114,7 @@ var keys = []key{
 		flagged("log-format", "`format` of the log: text or json"),
 	text("log.level", func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")).
 		flagged("log-level", "least `level` that is logged: debug, info, warn or error"),
+	text("log.audit", func(c *Config) *string { return &c.Log.Audit }, oneOf("all", "refusals", "off")),
 }
 
 // Default is the built-in configuration: the embedded broker, everything on
@@ -135,7 +136,7 @@ func Default() *Config {
 			DrainTimeout: 20 * time.Second, BatchMessages: 1000,
 			SnapshotMessages: 10_000, SnapshotBytes: 16 * mib, Leeway: 30 * time.Second,
 		},
-		Log: Log{Format: "text", Level: "info"},
+		Log: Log{Format: "text", Level: "info", Audit: "all"},
 	}
 }
 
