@@ -66,6 +66,7 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":     {"gateway/internal/broker"},
 	"github.com/goccy/go-yaml":            {"gateway/config"},
 	"github.com/spf13/cobra":              {"cmd/flyscreen"},
+	"golang.org/x/term":                   {"cmd/flyscreen"},
 	"golang.org/x/time":                   {"gateway/internal/publish", "gateway/internal/audit"},
 	"github.com/prometheus/client_golang": {"auth", "gateway", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/hub", "gateway/internal/stream", "gateway/internal/publish"},
 }
