@@ -96,6 +96,7 @@ type Options struct {
 // goroutine, Run, does I/O: it keeps the key sets that are behind URLs fresh.
 type Authenticator struct {
 	issuers       []*issuer
+	fetcher       fetcher
 	anonymous     Grants
 	tokenInQuery  bool
 	maxTokenBytes int
@@ -122,7 +123,8 @@ type Authenticator struct {
 // with what it is about.
 func New(o Options) (*Authenticator, error) {
 	a := newAuthenticator(o)
-	complaints := append(o.validate(), a.addIssuers(o.Issuers, newFetcher(o.Transport))...)
+	a.fetcher = newFetcher(o.Transport)
+	complaints := append(o.validate(), a.addIssuers(o.Issuers)...)
 	for _, file := range []struct {
 		text []byte
 		set  func([]byte) error
@@ -184,13 +186,13 @@ func newAuthenticator(o Options) *Authenticator {
 }
 
 // addIssuers returns the complaints about them, each with its issuer.
-func (a *Authenticator) addIssuers(issuers []Issuer, f fetcher) (complaints []error) {
+func (a *Authenticator) addIssuers(issuers []Issuer) (complaints []error) {
 	names := map[string]bool{}
 	for n, o := range issuers {
 		complain := func(err error) {
 			complaints = append(complaints, fmt.Errorf("issuer %d (%q): %w", n+1, o.Name, err))
 		}
-		built, errs := newIssuer(o, f)
+		built, errs := newIssuer(o, a.fetcher)
 		if names[built.name] {
 			complain(errors.New("has the name of an earlier issuer, so it would never be reached"))
 		}
@@ -228,6 +230,7 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	wg.Wait()
+	a.fetcher.client.CloseIdleConnections()
 	return nil
 }
 

@@ -13,8 +13,9 @@ import (
 )
 
 // watchEvery is how often files are looked at; a change counts when a file has
-// looked the same twice, so that one which is being written is not read.
-const watchEvery = time.Second
+// looked the same twice, so that one which is being written is not read. Tests
+// shorten it.
+var watchEvery = time.Second
 
 // watched is a file whose content may change without a restart. Its fields belong
 // to the goroutine of watchFiles.
