@@ -141,3 +141,19 @@ func TestRevocationsAreBounded(t *testing.T) {
 		t.Errorf("%d are left", len(left))
 	}
 }
+
+// A token that comes for the first time is held against the list too.
+func TestRevokedBeforeSeen(t *testing.T) {
+	a := authenticator(t, auth.Issuer{Secret: secret})
+	if err := a.Revoke(auth.Revocation{Subject: "dash", Until: clock.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"first", "again"} {
+		if _, err := a.Token(hs(hs256, good)); !auth.Revoked(err) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	if _, err := a.Token(hs(hs256, strings.Replace(good, "dash", "dot", 1))); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+}

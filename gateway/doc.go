@@ -6,7 +6,7 @@
 // internal/api (requests and answers), internal/sse (SSE and NDJSON streams),
 // internal/ws (WebSocket). Engines, which do the work: internal/stream (what one
 // client is owed), internal/hub (fan-out and snapshots), internal/publish (what a
-// client may publish), internal/upstream (the broker side), internal/broker (the
+// client may publish), internal/audit (who did what), internal/upstream (the broker side), internal/broker (the
 // embedded broker). Package auth says who a request is and what it may do; config
 // is read by this package and the command only.
 //
