@@ -66,7 +66,7 @@ If Mosquitto reads the same file give fewer --iterations: it checks passwords on
 // reads one line.
 func readPassword(s streams) (string, error) {
 	in, isFile := s.in.(*os.File)
-	if !isFile || !term.IsTerminal(int(in.Fd())) { //nolint:gosec // a file descriptor fits
+	if !isFile || !term.IsTerminal(int(in.Fd())) {
 		line, err := bufio.NewReader(io.LimitReader(s.in, 128<<10)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return "", err
@@ -77,7 +77,7 @@ func readPassword(s streams) (string, error) {
 	for i, ask := range []string{"password: ", "once more: "} {
 		_, _ = fmt.Fprint(s.err, ask)
 		var err error
-		typed[i], err = term.ReadPassword(int(in.Fd())) //nolint:gosec // a file descriptor fits
+		typed[i], err = term.ReadPassword(int(in.Fd()))
 		_, _ = fmt.Fprintln(s.err)
 		if err != nil {
 			return "", err
@@ -93,7 +93,7 @@ func readPassword(s streams) (string, error) {
 // the user out. The file is changed as a whole, so that a gateway that reads it
 // meanwhile sees the old one or the new one.
 func replaceUser(path, user, line string) error {
-	old, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	old, err := os.ReadFile(path)
 	mode := fs.FileMode(0o600)
 	if err != nil && (!errors.Is(err, fs.ErrNotExist) || line == "") {
 		return err
