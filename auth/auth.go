@@ -211,6 +211,9 @@ func (a *Authenticator) attach(i *issuer) {
 		return
 	}
 	i.remote.log, i.remote.metrics = a.log, a.metrics
+	if len(i.audience) == 0 {
+		a.log.Warn("an issuer has no audience: whatever it signs, for whichever service, is accepted here", "issuer", i.name)
+	}
 	i.remote.store = func(set keySet) {
 		if i.setRemote(set) {
 			a.log.Info("keys of an issuer were withdrawn", "issuer", i.name)

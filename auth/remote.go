@@ -91,12 +91,12 @@ func (r *remoteKeys) fetch(ctx context.Context) error {
 	if r.discover {
 		var err error
 		if address, err = r.fetcher.discover(ctx, address); err != nil {
-			return brief(err)
+			return explained(err)
 		}
 	}
 	text, err := r.fetcher.get(ctx, address)
 	if err != nil {
-		return brief(err)
+		return explained(err)
 	}
 	set, unfit, err := parseJWKS(text)
 	if err == nil && len(set.keys) == 0 {

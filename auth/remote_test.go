@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -406,4 +407,21 @@ func TestNotRunning(t *testing.T) {
 	if len(a.Ready()) != 1 {
 		t.Errorf("ready: %v", a.Ready())
 	}
+}
+
+func FuzzKeySet(f *testing.F) {
+	f.Add(oneKey("one", edKey("a")), "one")
+	f.Add(string(jwks(jwk(&keys().rsa.PublicKey, `,"kid":"one","alg":"RS256"`), `{"kty":"oct","k":"AAAA"}`, jwk(&keys().p256.PublicKey, `,"use":"enc"`))), "one")
+	f.Add(`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA","kid":"one"},1]}`, "")
+	f.Fuzz(func(t *testing.T, text, kid string) {
+		a, err := auth.New(auth.Options{Issuers: []auth.Issuer{{Keys: []byte(text)}}, Now: now})
+		if err != nil {
+			return
+		}
+		// A key that is not in the set never counts, whatever name it takes.
+		token := signed("EdDSA", edKey("z"), fmt.Sprintf(`{"alg":"EdDSA","kid":%s}`, must(json.Marshal(kid))), good)
+		if p, err := a.Token(token); err == nil || !fault.Is(err, fault.TokenInvalid) {
+			t.Fatalf("%q lets %+v in: %v", text, p, err)
+		}
+	})
 }
