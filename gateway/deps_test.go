@@ -31,7 +31,8 @@ var borders = map[string][]string{
 	"gateway/internal/upstream": vocabulary,
 	"gateway/internal/hub":      vocabulary,
 	"gateway/internal/stream":   with(vocabulary, "auth", "gateway/internal/hub"),
-	"gateway/internal/publish":  with(vocabulary, "auth"),
+	"gateway/internal/publish":  with(vocabulary, "auth", "gateway/internal/audit"),
+	"gateway/internal/audit":    with(vocabulary, "auth"),
 	"gateway/internal/line":     nil,
 
 	// Doors. None knows another.
@@ -54,7 +55,7 @@ var borders = map[string][]string{
 	"gateway/gatewaytest/mosquitto": nil,
 }
 
-var door = with(vocabulary, "auth", "gateway/internal/stream", "gateway/internal/hub", "gateway/internal/publish")
+var door = with(vocabulary, "auth", "gateway/internal/audit", "gateway/internal/stream", "gateway/internal/hub", "gateway/internal/publish")
 
 // homes says for each foreign module where it may be imported, so that one room
 // has to change when it does.
@@ -66,7 +67,8 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":     {"gateway/internal/broker", "cmd/flyload"}, // the latter measures it as a peer
 	"github.com/goccy/go-yaml":            {"gateway/config"},
 	"github.com/spf13/cobra":              {"cmd/flyscreen"},
-	"golang.org/x/time":                   {"gateway/internal/publish", "gateway/internal/upstream"},
+	"golang.org/x/term":                   {"cmd/flyscreen"},
+	"golang.org/x/time":                   {"gateway/internal/publish", "gateway/internal/upstream", "gateway/internal/audit"},
 	"github.com/prometheus/client_golang": {"auth", "gateway", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/hub", "gateway/internal/stream", "gateway/internal/publish"},
 }
 

@@ -27,6 +27,7 @@ func (g *Gateway) router() *echo.Echo {
 	e.GET("/v1/topics", g.as(g.api.List))
 	e.POST("/v1/messages", g.as(g.api.Batch))
 	e.POST("/v1/authz/explain", g.as(g.api.Explain))
+	e.POST("/v1/tickets", g.as(g.api.Ticket))
 
 	e.GET("/v1/stream", g.as(func(c echo.Context, p auth.Principal) error {
 		return g.sse.Serve(c.Response(), c.Request(), p)
@@ -68,6 +69,9 @@ func (g *Gateway) newEcho() *echo.Echo {
 	return e
 }
 
+// principalKey is where a request's principal is kept for the audit.
+const principalKey = "principal"
+
 // as makes a handler of one that needs to know who asks.
 func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
@@ -75,6 +79,7 @@ func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.Handle
 		if err != nil {
 			return err
 		}
+		c.Set(principalKey, p)
 		return serve(c, p)
 	}
 }

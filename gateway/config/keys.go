@@ -45,7 +45,7 @@ var keys = []key{
 	prefixes("http.trusted_proxies"),
 	text("http.tls.cert", func(c *Config) *string { return &c.HTTP.TLS.Cert }, nil),
 	text("http.tls.key", func(c *Config) *string { return &c.HTTP.TLS.Key }, nil),
-	later("http.tls.client_ca", scalar),
+	text("http.tls.client_ca", func(c *Config) *string { return &c.HTTP.TLS.ClientCA }, nil),
 	boolean("http.pprof", func(c *Config) *bool { return &c.HTTP.PProf }),
 
 	text("upstream.url", func(c *Config) *string { return &c.Upstream.URL }, optional(brokerURL)).
@@ -71,9 +71,9 @@ var keys = []key{
 	issuers("auth.issuers"),
 	filters("auth.anonymous.pub", func(c *Config) *filterList { return &c.Auth.Anonymous.Pub }),
 	filters("auth.anonymous.sub", func(c *Config) *filterList { return &c.Auth.Anonymous.Sub }),
-	later("auth.api_keys_file", scalar),
-	later("auth.passwords_file", scalar),
-	later("auth.acl_file", scalar),
+	contents("auth.api_keys_file", func(c *Config) *File { return &c.Auth.APIKeys }),
+	contents("auth.passwords_file", func(c *Config) *File { return &c.Auth.Passwords }),
+	contents("auth.acl_file", func(c *Config) *File { return &c.Auth.ACL }),
 	boolean("auth.allow_token_in_query", func(c *Config) *bool { return &c.Auth.AllowTokenInQuery }),
 
 	noOutbox("outbox.enabled"),
@@ -118,6 +118,7 @@ var keys = []key{
 		flagged("log-format", "`format` of the log: text or json"),
 	text("log.level", func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")).
 		flagged("log-level", "least `level` that is logged: debug, info, warn or error"),
+	text("log.audit", func(c *Config) *string { return &c.Log.Audit }, oneOf("all", "refusals", "off")),
 }
 
 // Default is the built-in configuration: the embedded broker, everything on
@@ -140,7 +141,7 @@ func Default() *Config {
 			DrainTimeout: 20 * time.Second, BatchMessages: 1000,
 			SnapshotMessages: 10_000, SnapshotBytes: 16 * mib, Linger: 5 * time.Minute, Leeway: 30 * time.Second,
 		},
-		Log: Log{Format: "text", Level: "info"},
+		Log: Log{Format: "text", Level: "info", Audit: "all"},
 	}
 }
 

@@ -150,6 +150,26 @@ func secretFile(name string) key {
 	}}
 }
 
+// contents is a key that names a file whose content counts. What it is good for is
+// judged in the room that uses it.
+func contents(name string, field func(*Config) *File) key {
+	return key{
+		name: name,
+		set: func(c *Config, v value) error {
+			if v.text == "" {
+				return nil
+			}
+			b, err := readFile(v.text)
+			if err != nil {
+				return err
+			}
+			*field(c) = File{Path: v.text, Text: append([]byte{}, b...)}
+			return nil
+		},
+		show: func(c *Config) any { return field(c).Path },
+	}
+}
+
 // boolean is a key that is true or false.
 func boolean(name string, field func(*Config) *bool) key {
 	return key{

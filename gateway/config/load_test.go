@@ -161,7 +161,7 @@ log: {format: json, level: debug}
 		{"queue", c.Limits.QueueBytes, 3_000_000},
 		{"rate", c.Limits.PublishRate, 0.5},
 		{"drain", c.Limits.DrainTimeout, 90 * time.Second},
-		{"log", c.Log, config.Log{Format: "json", Level: "debug"}},
+		{"log", c.Log, config.Log{Format: "json", Level: "debug", Audit: "all"}},
 	}
 	for _, check := range checks {
 		if !reflect.DeepEqual(check.got, check.want) {

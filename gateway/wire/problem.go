@@ -46,7 +46,7 @@ var spellings = map[fault.Code]spelling{
 	fault.UnsupportedMedia:    {http.StatusUnsupportedMediaType, "Unsupported media type", CloseUnsupported},
 	fault.HeadersTooLarge:     {http.StatusRequestHeaderFieldsTooLarge, "Headers too large", CloseProtocol},
 	fault.RateLimited:         {http.StatusTooManyRequests, "Rate limited", CloseRateLimited},
-	fault.UpstreamUnavailable: {http.StatusServiceUnavailable, "Broker unavailable", CloseUpstreamUnavailable},
+	fault.UpstreamUnavailable: {http.StatusServiceUnavailable, "Upstream unavailable", CloseUpstreamUnavailable},
 	fault.Overloaded:          {http.StatusServiceUnavailable, "Overloaded", CloseTryLater},
 	fault.Draining:            {http.StatusServiceUnavailable, "Shutting down", CloseRestart},
 	fault.UpstreamTimeout:     {http.StatusGatewayTimeout, "Outcome unknown", CloseUpstreamUnavailable},

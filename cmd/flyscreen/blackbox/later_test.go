@@ -33,7 +33,6 @@ func TestWhatIsNotBuiltYetIsRefused(t *testing.T) {
 	refused("a batch with Idempotency-Key",
 		s.do(t, http.MethodPost, "/v1/messages", token, batch, "Content-Type", "application/json", "Idempotency-Key", "k1"))
 	refused("Prefer: wait", s.do(t, http.MethodGet, "/v1/topics/a", token, nil, "If-None-Match", `"x"`, "Prefer", "wait=5"))
-	wantProblem(t, "tickets", s.do(t, http.MethodPost, "/v1/tickets", token, nil), http.StatusNotFound, "not-found")
 
 	// The values that are built may be named.
 	st := s.open(t, "ndjson", token, "mode=all&on_slow=gap", "a")

@@ -16,6 +16,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
@@ -41,7 +42,10 @@ type Options struct {
 	BodyTimeout   time.Duration // within which the router makes a body come, for the answer when it did not
 	Timeout       time.Duration // to read retained messages
 	Ready         func() []error
-	Logger        *slog.Logger
+	// Ticket makes a ticket that stands for a principal.
+	Ticket func(auth.Principal) (string, error)
+	Audit  *audit.Log // may be nil
+	Logger *slog.Logger
 	// Address is the client's address as the limits count it.
 	Address func(*http.Request) string
 }

@@ -207,7 +207,7 @@ func (d *Door) List(c echo.Context, p auth.Principal) error {
 	if err != nil {
 		return err
 	}
-	messages, truncated, err := d.collect(c.Request().Context(), filters)
+	messages, truncated, err := d.collect(c.Request().Context(), filters, p.Grants)
 	if err != nil {
 		return err
 	}
@@ -260,9 +260,9 @@ func (d *Door) narrowAll(p auth.Principal, names []string) ([]mqtt.Filter, error
 	return filters, nil
 }
 
-// collect reads the retained messages of all filters, each topic once, in the
-// order of the topics.
-func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []mqtt.Message, truncated bool, err error) {
+// collect reads the retained messages of all filters, each topic once and without
+// those that a rule denies, in the order of the topics.
+func (d *Door) collect(ctx context.Context, filters []mqtt.Filter, grants auth.Grants) (messages []mqtt.Message, truncated bool, err error) {
 	seen := map[mqtt.Topic]struct{}{}
 	bytes := 0
 	for _, f := range filters {
@@ -275,7 +275,7 @@ func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []m
 		}
 		truncated = !complete
 		for _, m := range some {
-			if _, twice := seen[m.Topic]; !twice {
+			if _, twice := seen[m.Topic]; !twice && !grants.Denied(m.Topic) {
 				seen[m.Topic] = struct{}{}
 				messages = append(messages, m)
 				bytes += len(m.Topic) + len(m.Payload)

@@ -12,6 +12,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 
@@ -38,6 +39,7 @@ type Options struct {
 	Rate     float64 // publishes a second and principal
 	Burst    int
 	Timeout  time.Duration         // until the broker's answer is given up
+	Audit    *audit.Log            // may be nil
 	Metrics  prometheus.Registerer // may be nil
 }
 
@@ -117,22 +119,37 @@ type Client struct {
 // broker and returns when the broker has answered or the deadline has passed; the
 // error then says that the outcome is not known.
 func (d *Desk) Publish(ctx context.Context, c Client, m mqtt.Message) (mqtt.Delivery, error) {
+	rule, delivery, err := d.publish(ctx, c, m)
+	d.options.Audit.Record(ctx, audit.Decision{
+		Principal: c.Principal, Address: c.Address, Action: "publish", Target: string(m.Topic), Rule: string(rule), Outcome: string(delivery), Err: err,
+	})
+	return delivery, err
+}
+
+// publish is Publish, and says which rule decided.
+func (d *Desk) publish(ctx context.Context, c Client, m mqtt.Message) (rule mqtt.Filter, delivery mqtt.Delivery, err error) {
 	p := c.Principal
 	if !p.Ends.IsZero() && !time.Now().Before(p.Ends) {
-		return "", fault.New(fault.TokenExpired, "the token has expired")
+		return "", "", fault.New(fault.TokenExpired, "the token has expired")
 	}
-	if _, ok := p.Grants.MayPublish(m.Topic); !ok {
-		return "", fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
+	rule, ok := p.Grants.MayPublish(m.Topic)
+	switch {
+	case ok:
+	case rule != "":
+		return rule, "", fault.New(fault.NotAuthorized, "the rule %q denies the topic %q", rule, m.Topic)
+	default:
+		return "", "", fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
 	}
 	if len(m.Payload) > d.options.PayloadBytes {
-		return "", d.TooLarge()
+		return rule, "", d.TooLarge()
 	}
 	if err := d.allow(ctx, c); err != nil {
-		return "", err
+		return rule, "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
 	defer cancel()
-	return d.options.Broker.Publish(ctx, m)
+	delivery, err = d.options.Broker.Publish(ctx, m)
+	return rule, delivery, err
 }
 
 // PublishWire publishes p as a client sent it.
