@@ -32,15 +32,16 @@ var borders = map[string][]string{
 	"gateway/internal/hub":      vocabulary,
 	"gateway/internal/stream":   with(vocabulary, "auth", "gateway/internal/hub"),
 	"gateway/internal/publish":  with(vocabulary, "auth"),
+	"gateway/internal/outbox":   vocabulary,
 
 	// Doors. None knows another.
-	"gateway/internal/api": door,
+	"gateway/internal/api": with(door, "gateway/internal/outbox"),
 	"gateway/internal/sse": door,
 	"gateway/internal/ws":  door,
 
 	// What holds the rooms together. Only these read the configuration.
 	"gateway/config": {"gateway/mqtt"},
-	"gateway": with(door, "", "web", "gateway/config", "gateway/internal/broker", "gateway/internal/upstream",
+	"gateway": with(door, "", "web", "gateway/config", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/outbox",
 		"gateway/internal/api", "gateway/internal/sse", "gateway/internal/ws"),
 	"gateway/gatewaytest": {"auth", "gateway", "gateway/config"},
 	"cmd/flyscreen":       with(vocabulary, "auth", "gateway", "gateway/config"),
@@ -66,7 +67,8 @@ var homes = map[string][]string{
 	"github.com/goccy/go-yaml":            {"gateway/config"},
 	"github.com/spf13/cobra":              {"cmd/flyscreen"},
 	"golang.org/x/time":                   {"gateway/internal/publish"},
-	"github.com/prometheus/client_golang": {"auth", "gateway", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/hub", "gateway/internal/stream", "gateway/internal/publish"},
+	"github.com/prometheus/client_golang": {"auth", "gateway", "gateway/internal/broker", "gateway/internal/upstream", "gateway/internal/hub", "gateway/internal/stream", "gateway/internal/publish", "gateway/internal/outbox"},
+	"go.etcd.io/bbolt":                    {"gateway/internal/outbox"},
 }
 
 // TestBorders reads the imports of every source file that is not a test. It

@@ -56,5 +56,5 @@ func spell(path string) string {
 	if head, found := strings.CutSuffix(path, "/*"); found {
 		return head + "/{topic}"
 	}
-	return path
+	return strings.ReplaceAll(path, ":id", "{id}")
 }

@@ -19,6 +19,7 @@ type Config struct {
 	Upstream Upstream
 	Broker   Broker
 	Auth     Auth
+	Outbox   Outbox
 	Limits   Limits
 	Log      Log
 }
@@ -44,7 +45,7 @@ type Upstream struct {
 	Username     string
 	Password     Secret
 	ClientID     string   // the connections' common prefix; "" lets the gateway draw one
-	Connections  int      // always 1 for now
+	Connections  int      // on which the gateway publishes; a topic always takes the same one
 	Profile      string   // not supported yet, so always empty
 	DollarTopics []string // prefixes such as "$aws/" under which "$" topics may be published to
 	TLS          ClientTLS
@@ -61,6 +62,13 @@ type ClientTLS struct {
 // Broker is the embedded broker, which runs while Upstream.URL is empty.
 type Broker struct {
 	Listen string // host:port, a loopback address
+}
+
+// Outbox keeps on disk, in DataDir, what cannot be delivered to the broker now.
+type Outbox struct {
+	Enabled  bool
+	MaxBytes int           // of all messages in it; beyond it they are refused
+	MaxAge   time.Duration // after which a message goes to quarantine
 }
 
 // Auth says who may do what.

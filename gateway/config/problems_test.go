@@ -47,7 +47,7 @@ func TestProblems(t *testing.T) {
 		{"", "upstream: {url: 'tcp://'}", "upstream.url", "has no host", "upstream: {url: 'mqtt://x'}"},
 		{"", "upstream: {url: 'tcp://x:0'}", "upstream.url", "is not a port", "upstream: {url: 'tcp://x:1'}"},
 		{"", "upstream: {url: 'tcp://x/mqtt'}", "upstream.url", "has a path", "upstream: {url: 'wss://x/mqtt'}"},
-		{"", "upstream: {connections: 2}", "upstream.connections", "not supported yet", "upstream: {connections: 1}"},
+		{"", "upstream: {connections: 17}", "upstream.connections", "not a number from 1 to 16", "upstream: {connections: 16}"},
 		{"", "upstream: {profile: emqx}", "upstream.profile", "not supported yet", "upstream: {profile: ''}"},
 		{"", "upstream: {password: x}", "upstream.password", "no user name", "upstream: {password: x, username: u}"},
 		{"", "upstream: {username: u, password_file: /nowhere/x}", "upstream.password_file", "does not exist", "upstream: {username: u, password_file: " + garbage + "}"},
@@ -89,7 +89,7 @@ func TestProblems(t *testing.T) {
 		{"", "auth: {acl_file: x}", "auth.acl_file", "not supported yet", "auth: {acl_file: ~}"},
 		{"", "auth: {allow_token_in_query: yes}", "auth.allow_token_in_query", "neither true nor false", "auth: {allow_token_in_query: true}"},
 
-		{"", "outbox: {enabled: true}", "outbox.enabled", "not supported yet", "outbox: {enabled: false}"},
+		{"", "outbox: {enabled: maybe}", "outbox.enabled", "neither true nor false", "outbox: {enabled: false}"},
 		{"", "outbox: {max_bytes: lots}", "outbox.max_bytes", "is not a size", "outbox: {max_bytes: 256MiB}"},
 		{"", "outbox: {max_age: 24}", "outbox.max_age", "is not a duration", "outbox: {max_age: 24h}"},
 		{"", "routes: [{path: /x}]", "routes", "not supported yet", "routes: []"},

@@ -45,6 +45,7 @@ type Options struct {
 type Desk struct {
 	options Options
 	refused prometheus.Counter
+	once    *once
 
 	mu       sync.Mutex // guards what follows
 	limiters map[string]*limiter
@@ -64,6 +65,7 @@ func New(o Options) *Desk {
 			Name: "flyscreen_publish_rate_limited_total",
 			Help: "Publishes refused because a principal published too fast.",
 		}),
+		once:     newOnce(o.Broker, o.Metrics),
 		limiters: map[string]*limiter{},
 	}
 	if o.Metrics != nil {
@@ -117,26 +119,44 @@ type Client struct {
 // broker and returns when the broker has answered or the deadline has passed; the
 // error then says that the outcome is not known.
 func (d *Desk) Publish(ctx context.Context, c Client, m mqtt.Message) (mqtt.Delivery, error) {
-	p := c.Principal
+	if err := d.may(c.Principal, m); err != nil {
+		return "", err
+	}
+	return d.deliver(ctx, c, func(ctx context.Context) (mqtt.Delivery, error) { return d.options.Broker.Publish(ctx, m) })
+}
+
+// may holds m to the principal's rights and the size limit.
+func (d *Desk) may(p auth.Principal, m mqtt.Message) error {
 	if !p.Ends.IsZero() && !time.Now().Before(p.Ends) {
-		return "", fault.New(fault.TokenExpired, "the token has expired")
+		return fault.New(fault.TokenExpired, "the token has expired")
 	}
 	if _, ok := p.Grants.MayPublish(m.Topic); !ok {
-		return "", fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
+		return fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
 	}
 	if len(m.Payload) > d.options.PayloadBytes {
-		return "", d.TooLarge()
+		return d.TooLarge()
 	}
+	return nil
+}
+
+// deliver takes one publish from the client's allowance and gives it its deadline.
+func (d *Desk) deliver(ctx context.Context, c Client, publish func(context.Context) (mqtt.Delivery, error)) (mqtt.Delivery, error) {
 	if err := d.allow(ctx, c); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
 	defer cancel()
-	return d.options.Broker.Publish(ctx, m)
+	return publish(ctx)
 }
 
-// PublishWire publishes p as a client sent it.
+// PublishWire publishes p as a client sent it, once for its key if it has one.
 func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt.Delivery, error) {
+	return d.PublishWireKeyed(ctx, c, Key{}, p)
+}
+
+// PublishWireKeyed is PublishWire with a key that the request around p brought; p's
+// own goes before it.
+func (d *Desk) PublishWireKeyed(ctx context.Context, c Client, key Key, p *wire.Publish) (mqtt.Delivery, error) {
 	topic, err := d.Topic(p.Topic)
 	if err != nil {
 		return "", err
@@ -149,18 +169,27 @@ func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt
 	if err != nil {
 		return "", err
 	}
-	return d.Publish(ctx, c, mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain})
+	m := mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain}
+	if p.IdempotencyKey != "" {
+		key = Key{Text: p.IdempotencyKey}
+	}
+	delivery, _, err := d.PublishKeyed(ctx, c, key, m)
+	return delivery, err
+}
+
+// scope is who a client counts as.
+func (c Client) scope() string {
+	if c.Principal.Anonymous {
+		return "addr:" + c.Address
+	}
+	return "sub:" + c.Principal.Key()
 }
 
 // allow takes one publish from the client's allowance, waiting for it if it comes
 // soon enough.
 func (d *Desk) allow(ctx context.Context, c Client) error {
-	key := "sub:" + c.Principal.Key()
-	if c.Principal.Anonymous {
-		key = "addr:" + c.Address
-	}
 	now := time.Now()
-	r := d.limiter(key, now).ReserveN(now, 1)
+	r := d.limiter(c.scope(), now).ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait > c.Patience {
 		r.CancelAt(now)

@@ -24,6 +24,7 @@ type Upstream struct {
 	o        Options
 	endpoint endpoint
 	metrics  *metrics
+	began    time.Time
 	instance string // 128 random bits: this gateway's markers are its own
 
 	overdue time.Duration // an unanswered publish this old condemns a full connection
@@ -47,7 +48,7 @@ func New(o Options) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{o: o, endpoint: ep, instance: randomHex(16), overdue: 30 * time.Second}
+	u := &Upstream{o: o, endpoint: ep, began: time.Now(), instance: randomHex(16), overdue: 30 * time.Second}
 	u.live, u.snapshot = newLive(u), newSnapshots(u)
 	u.links = []*link{u.live.link, u.snapshot.link}
 	for line := range o.Publishers {
