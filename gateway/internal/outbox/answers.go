@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"flyscreen/gateway/mqtt"
 )
@@ -57,7 +58,7 @@ func (o *Outbox) Recall(id [32]byte) (request [32]byte, delivery mqtt.Delivery, 
 		}
 		return err
 	})
-	if err != nil && !errors.Is(err, bbolt.ErrDatabaseNotOpen) { // that is: stopping
+	if err != nil && !errors.Is(err, berrors.ErrDatabaseNotOpen) { // that is: stopping
 		o.failing(err)
 	}
 	return request, delivery, at, ok

@@ -55,7 +55,7 @@ func (r *message) encode(k kind) []byte {
 	b := begin(k, r.size())
 	b = binary.BigEndian.AppendUint64(b, r.seq)
 	b = binary.BigEndian.AppendUint64(b, r.floor)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.accepted.UnixNano())) //nolint:gosec // and back
+	b = binary.BigEndian.AppendUint64(b, uint64(r.accepted.UnixNano()))
 	flags := byte(r.m.QoS)
 	if r.m.Retain {
 		flags |= 4
@@ -109,7 +109,7 @@ type answer struct {
 func (a *answer) encode() []byte {
 	b := begin(kindAnswer, recordHeader+1+72+len(a.delivery))
 	b = append(append(b, a.id[:]...), a.request[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(a.at.UnixNano())) //nolint:gosec // and back
+	b = binary.BigEndian.AppendUint64(b, uint64(a.at.UnixNano()))
 	return seal(append(b, a.delivery...))
 }
 

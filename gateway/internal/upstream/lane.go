@@ -123,7 +123,7 @@ func appendPublish(b []byte, m mqtt.Message, id uint16) []byte {
 		remaining += 2
 	}
 	b = append(b, first)
-	b = binary.AppendUvarint(b, uint64(remaining))             //nolint:gosec // a length; MQTT's encoding is the same base 128 (section 2.2.3)
+	b = binary.AppendUvarint(b, uint64(remaining))             // MQTT's encoding is the same base 128 (section 2.2.3)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Topic))) //nolint:gosec // checkPublish bounds it
 	b = append(b, m.Topic...)
 	if m.QoS > 0 {
@@ -193,7 +193,7 @@ func (l *lane) answer(kind byte, id uint16) error {
 		l.answered, l.newest = time.Now(), max(l.newest, f.number)
 	case kind == typePubrec && f.qos == 2:
 		f.received = true
-		l.queue = append(l.queue, typePubrel<<4|2, 2, byte(id>>8), byte(id))
+		l.queue = binary.BigEndian.AppendUint16(append(l.queue, typePubrel<<4|2, 2), id)
 		l.wakeWriter()
 	default:
 		l.mu.Unlock()
