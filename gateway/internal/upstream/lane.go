@@ -42,6 +42,7 @@ type lane struct {
 	full     bool      // a send was refused since the last check
 	answered time.Time // the last answer
 	newest   uint64    // the latest flight that was answered
+	left     int       // flights at the end; set by close
 }
 
 // flight is a publish under way.
@@ -219,6 +220,7 @@ func (l *lane) close(cause error) {
 		left = append(left, f)
 	}
 	l.waiting, l.writing, l.unsent = map[uint16]*flight{}, nil, nil
+	l.left = len(left)
 	queued := l.batch
 	l.mu.Unlock()
 	slices.SortFunc(left, func(a, b *flight) int { return cmp.Compare(a.number, b.number) })

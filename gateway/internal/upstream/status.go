@@ -26,7 +26,7 @@ func (u *Upstream) Connections() []Connection {
 }
 
 func (l *link) status() Connection {
-	c := Connection{Role: string(l.role), ClientID: l.u.clientID(l.role, l.suffix)}
+	c := Connection{Role: string(l.role), ClientID: l.clientID()}
 	l.mu.Lock()
 	c.Cause, c.Failed = l.cause, l.since
 	l.mu.Unlock()
