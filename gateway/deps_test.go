@@ -51,6 +51,7 @@ var borders = map[string][]string{
 	"web":                           nil,
 	"cmd/flyload":                   nil,
 	"cmd/flyscreen/blackbox":        nil,
+	"cmd/flyscreen/faults":          nil,
 	"gateway/gatewaytest/mosquitto": nil,
 }
 
