@@ -49,7 +49,7 @@ blackbox: ## the built program, driven from outside by clients that are not ours
 	$(GO) test -race -count=1 -timeout 5m -v $(FAULTS) | grep -v '^=== '
 
 faults: ## the faults at length (15 min, root): broker and gateway killed, links, disks; prints the figures
-	FLYSCREEN_FAULTS=full $(GO) test -count=1 -timeout 40m -v $(FAULTS) | grep -v '^=== '
+	FAULTS_RUN=full $(GO) test -count=1 -timeout 40m -v $(FAULTS) | grep -v '^=== '
 
 bench: ## the load run: deliveries a second, CPU, latency, memory an idle stream
 	$(GO) run ./cmd/flyload $(BENCHFLAGS)

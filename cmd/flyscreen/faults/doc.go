@@ -3,6 +3,6 @@
 // open, slow or cut into pieces, brokers that misbehave, disks that are full. All of
 // it is on loopback and bounded.
 //
-// go test runs a short form. make faults runs it at length (FLYSCREEN_FAULTS=full)
+// go test runs a short form. make faults runs it at length (FAULTS_RUN=full)
 // and prints the figures.
 package faults

@@ -92,7 +92,7 @@ func TestKills(t *testing.T) {
 	const devices = 16
 	faults, want, longestDown := 3, int64(2_000), 800*time.Millisecond
 	if full {
-		faults, want, longestDown = number("FLYSCREEN_FAULTS_KILLS", 20), int64(number("FLYSCREEN_FAULTS_PUBLISHES", 50_000)), 20*time.Second
+		faults, want, longestDown = number("FAULTS_KILLS", 20), int64(number("FAULTS_PUBLISHES", 50_000)), 20*time.Second
 	}
 	broker := mosquitto.Start(t)
 	r := record(t, "127.0.0.1:"+broker.Port)

@@ -19,7 +19,7 @@ import (
 const patience = 60 * time.Second
 
 // full says that the long form was asked for.
-var full = os.Getenv("FLYSCREEN_FAULTS") == "full"
+var full = os.Getenv("FAULTS_RUN") == "full"
 
 // binary is the built program.
 var binary string

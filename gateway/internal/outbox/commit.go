@@ -200,7 +200,9 @@ func putMessage(r *message) func(*bbolt.Tx, *store) error {
 		s.count++
 		s.floor = min(s.floor, r.seq) // the first of a batch is the lowest
 		r.floor = s.floor
-		return tx.Bucket(bucketMessages).Put(seqKey(r.seq), r.encode(kindMessage))
+		b := tx.Bucket(bucketMessages)
+		b.FillPercent = 0.95 // keys only grow: a page that is full stays so
+		return b.Put(seqKey(r.seq), r.encode(kindMessage))
 	}
 }
 
