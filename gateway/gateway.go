@@ -18,6 +18,7 @@ import (
 	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/broker"
 	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/internal/outbox"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/sse"
 	"flyscreen/gateway/internal/stream"
@@ -59,6 +60,7 @@ type Gateway struct {
 
 	broker   *broker.Broker // nil in front of a broker of its own
 	upstream *upstream.Upstream
+	outbox   *outbox.Outbox // nil when it is off
 	hub      *hub.Hub
 	streams  *stream.Registry
 	api      *api.Door
@@ -155,6 +157,7 @@ func (g *Gateway) build() error {
 		Username:         cfg.Upstream.Username,
 		Password:         string(cfg.Upstream.Password),
 		ClientID:         cfg.Upstream.ClientID,
+		Publishers:       cfg.Upstream.Connections,
 		TLS:              clientTLS,
 		KeepAlive:        limits.UpstreamKeepAlive,
 		PingTimeout:      limits.UpstreamPingTimeout,
@@ -169,6 +172,7 @@ func (g *Gateway) build() error {
 		Deliver:          func(m mqtt.Message) { g.hub.Deliver(m) },
 		Link:             func(up bool) { g.hub.Link(up) },
 		Missed:           func(t mqtt.Topic) { g.hub.Missed(t) },
+		PublishLink:      g.publishLink,
 	})
 	if err != nil {
 		return err
@@ -192,8 +196,13 @@ func (g *Gateway) build() error {
 		PerAddress:    limits.StreamsPerAddress,
 		Total:         limits.Streams,
 	}, log, g.metrics)
+	var target publish.Broker = g.upstream
+	if cfg.Outbox.Enabled {
+		g.outbox = g.newOutbox()
+		target = g.outbox
+	}
 	desk := publish.New(publish.Options{
-		Broker:       g.upstream,
+		Broker:       target,
 		Topics:       cfg.TopicLimits(),
 		PayloadBytes: limits.PayloadBytes,
 		DollarTopics: cfg.Upstream.DollarTopics,
@@ -217,6 +226,8 @@ func (g *Gateway) build() error {
 		Ready:         g.complaints,
 		Ticket:        g.auth.IssueTicket,
 		Audit:         g.audit,
+		Outbox:        g.outbox,
+		Upstream:      g.upstreamState,
 		Logger:        log,
 		Address:       g.proxies.address,
 	})

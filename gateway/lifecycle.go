@@ -50,6 +50,9 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	if err := g.build(); err != nil {
 		return err
 	}
+	if g.outbox != nil { // which outlives the upstream: what that leaves unanswered is kept
+		g.run("outbox", g.outbox.Run)
+	}
 	g.run("upstream", g.upstream.Run)
 	g.run("hub", g.hub.Run)
 	g.run("streams", g.streams.Run)

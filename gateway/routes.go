@@ -44,7 +44,7 @@ func (g *Gateway) router() *echo.Echo {
 		e.HEAD(path, page)
 	}
 	if g.config.HTTP.AdminListen == "" {
-		e.GET("/metrics", g.metricsPage(), loopbackOnly)
+		g.operations(e, loopbackOnly)
 		g.profiles(e, loopbackOnly)
 	}
 	return e
@@ -55,9 +55,19 @@ func (g *Gateway) adminRouter() *echo.Echo {
 	e := g.newEcho()
 	e.GET("/livez", g.api.Live)
 	e.GET("/readyz", g.api.Ready)
-	e.GET("/metrics", g.metricsPage())
+	g.operations(e)
 	g.profiles(e)
 	return e
+}
+
+// operations are for operators alone: on the admin listener, or for this machine.
+func (g *Gateway) operations(e *echo.Echo, guard ...echo.MiddlewareFunc) {
+	e.GET("/metrics", g.metricsPage(), guard...)
+	e.GET("/v1/upstream", g.api.Upstream, guard...)
+	e.GET("/v1/outbox", g.api.Outbox, guard...)
+	e.GET("/v1/outbox/:id", g.api.OutboxMessage, guard...)
+	e.DELETE("/v1/outbox/:id", g.api.OutboxDrop, guard...)
+	e.POST("/v1/outbox/:id/retry", g.api.OutboxRetry, guard...)
 }
 
 func (g *Gateway) newEcho() *echo.Echo {

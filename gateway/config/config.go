@@ -19,6 +19,7 @@ type Config struct {
 	Upstream Upstream
 	Broker   Broker
 	Auth     Auth
+	Outbox   Outbox
 	Limits   Limits
 	Log      Log
 }
@@ -45,7 +46,7 @@ type Upstream struct {
 	Username     string
 	Password     Secret
 	ClientID     string   // the connections' common prefix; "" lets the gateway draw one
-	Connections  int      // always 1 for now
+	Connections  int      // on which the gateway publishes; a topic always takes the same one
 	Profile      string   // the kind of broker; "" is an unknown one
 	DollarTopics []string // prefixes such as "$aws/" under which "$" topics may be published to
 	TLS          ClientTLS
@@ -62,6 +63,13 @@ type ClientTLS struct {
 // Broker is the embedded broker, which runs while Upstream.URL is empty.
 type Broker struct {
 	Listen string // host:port, a loopback address
+}
+
+// Outbox keeps on disk, in DataDir, what cannot be delivered to the broker now.
+type Outbox struct {
+	Enabled  bool
+	MaxBytes int           // of all messages in it; beyond it they are refused
+	MaxAge   time.Duration // after which a message goes to quarantine
 }
 
 // Auth says who may do what.

@@ -47,7 +47,7 @@ func TestProblems(t *testing.T) {
 		{"", "upstream: {url: 'tcp://'}", "upstream.url", "has no host", "upstream: {url: 'mqtt://x'}"},
 		{"", "upstream: {url: 'tcp://x:0'}", "upstream.url", "is not a port", "upstream: {url: 'tcp://x:1'}"},
 		{"", "upstream: {url: 'tcp://x/mqtt'}", "upstream.url", "has a path", "upstream: {url: 'wss://x/mqtt'}"},
-		{"", "upstream: {connections: 2}", "upstream.connections", "not supported yet", "upstream: {connections: 1}"},
+		{"", "upstream: {connections: 17}", "upstream.connections", "not a number from 1 to 16", "upstream: {connections: 16}"},
 		{"", "upstream: {url: 'tcp://x', profile: rabbit}", "upstream.profile", `"rabbit" is not one of mosquitto, emqx`, "upstream: {url: 'tcp://x', profile: emqx}"},
 		{"", "upstream: {profile: emqx}", "upstream.profile", "the embedded one runs", "upstream: {profile: ''}"},
 		{"", "upstream: {url: 'tcp://x', profile: azure-iot-hub}", "upstream.profile", "fixed topics", "upstream: {url: 'tcp://x', profile: nats}"},
@@ -102,7 +102,7 @@ func TestProblems(t *testing.T) {
 		{"auth: {api_keys_file: " + empty + "}\n", "http: {listen: ''}", "http.listen", "is not an address", "http: {listen: '0.0.0.0:8080'}"},
 		{"", "auth: {allow_token_in_query: yes}", "auth.allow_token_in_query", "neither true nor false", "auth: {allow_token_in_query: true}"},
 
-		{"", "outbox: {enabled: true}", "outbox.enabled", "not supported yet", "outbox: {enabled: false}"},
+		{"", "outbox: {enabled: maybe}", "outbox.enabled", "neither true nor false", "outbox: {enabled: false}"},
 		{"", "outbox: {max_bytes: lots}", "outbox.max_bytes", "is not a size", "outbox: {max_bytes: 256MiB}"},
 		{"", "outbox: {max_age: 24}", "outbox.max_age", "is not a duration", "outbox: {max_age: 24h}"},
 		{"", "routes: [{path: /x}]", "routes", "not supported yet", "routes: []"},

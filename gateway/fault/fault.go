@@ -26,6 +26,7 @@ const (
 	OriginNotAllowed    Code = "origin-not-allowed"
 	NotFound            Code = "not-found"
 	MethodNotAllowed    Code = "method-not-allowed"
+	IdempotencyMismatch Code = "idempotency-mismatch"
 	NotAcceptable       Code = "not-acceptable"
 	RequestTimeout      Code = "request-timeout"
 	TooLarge            Code = "too-large"

@@ -40,6 +40,7 @@ var spellings = map[fault.Code]spelling{
 	fault.OriginNotAllowed:    {http.StatusForbidden, "Origin not allowed", CloseNotAuthorized},
 	fault.NotFound:            {http.StatusNotFound, "Not found", CloseProtocol},
 	fault.MethodNotAllowed:    {http.StatusMethodNotAllowed, "Method not allowed", CloseProtocol},
+	fault.IdempotencyMismatch: {http.StatusUnprocessableEntity, "Idempotency key used before", CloseProtocol},
 	fault.NotAcceptable:       {http.StatusNotAcceptable, "Not acceptable", CloseProtocol},
 	fault.RequestTimeout:      {http.StatusRequestTimeout, "Request timeout", CloseProtocol},
 	fault.TooLarge:            {http.StatusRequestEntityTooLarge, "Too large", CloseTooBig},
