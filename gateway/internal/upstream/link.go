@@ -269,15 +269,21 @@ func (l *link) failed(err error, wait time.Duration) {
 	l.warned, l.muted = time.Now(), 0
 }
 
+// unused reports whether this broker does not need the link.
+func (l *link) unused() bool {
+	select {
+	case <-l.needed:
+		return false
+	default:
+		return l.needed != nil
+	}
+}
+
 // ready is nil when the connection is up and has been heard of lately, or is not
 // needed.
 func (l *link) ready() error {
-	select {
-	case <-l.needed:
-	default:
-		if l.needed != nil {
-			return nil
-		}
+	if l.unused() {
+		return nil
 	}
 	if s := l.current.Load(); s != nil {
 		select {

@@ -16,11 +16,13 @@ type Connection struct {
 	Failed time.Time
 }
 
-// Connections returns the state of all connections.
+// Connections returns the state of all connections that are needed.
 func (u *Upstream) Connections() []Connection {
 	var all []Connection
 	for _, l := range u.links {
-		all = append(all, l.status())
+		if !l.unused() {
+			all = append(all, l.status())
+		}
 	}
 	return all
 }
