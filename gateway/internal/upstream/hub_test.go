@@ -98,7 +98,7 @@ func TestHubAtABrokerThatCopies(t *testing.T) {
 	close(stop)
 	publishers.Wait()
 	t.Logf("%d messages", got.Load())
-	if b.connections("live") != 1 || b.connections("live4") != 1 {
+	if b.connections("live") != 1 || b.connections("live6") != 1 {
 		t.Error("a live connection was replaced")
 	}
 }
@@ -125,5 +125,7 @@ func follow(t *testing.T, h *hub.Hub) int {
 		return f.got >= enough
 	})
 	h.Leave(f)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.got
 }
