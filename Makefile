@@ -7,15 +7,16 @@ BENCHFLAGS  ?=
 GO          := GOTOOLCHAIN=local go
 BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 BLACKBOX    := ./cmd/flyscreen/blackbox
+FAULTS      := ./cmd/flyscreen/faults
 # Debian puts mosquitto into sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
-.PHONY: build test install lint unit blackbox bench fuzz clean help
+.PHONY: build test install lint unit blackbox faults bench bench-install fuzz clean help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the program, static, as .bin/flyscreen
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o .bin/flyscreen ./cmd/flyscreen
@@ -39,14 +40,24 @@ lint: ## gofmt, vet, golangci-lint, and the API description
 # One package at a time: with the race detector several at once starve each other of the two cores that CI has.
 unit: ## unit and property tests and fuzz seeds
 	@echo "== unit tests"
-	$(GO) test -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /blackbox)
+	$(GO) test -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v -e /blackbox -e /faults)
 
-blackbox: ## the built program, driven from outside by clients that are not ours
+blackbox: ## the built program, driven from outside by clients that are not ours, and a short run of the faults
 	@echo "== black-box tests"
 	$(GO) test -race -count=1 -timeout 8m -v $(BLACKBOX) | grep -v '^=== '
+	@echo "== faults, the short form"
+	$(GO) test -race -count=1 -timeout 5m -v $(FAULTS) | grep -v '^=== '
 
-bench: ## the load run: deliveries a second, CPU, latency, memory an idle stream
-	$(GO) run ./cmd/flyload $(BENCHFLAGS)
+faults: ## the faults at length (15 min, root): broker and gateway killed, links, disks; prints the figures
+	FAULTS_RUN=full $(GO) test -count=1 -timeout 40m -v $(FAULTS) | grep -v '^=== '
+
+bench-install: ## the peers of the load run, pinned (apt-get)
+	@cmd/flyload/install
+
+# Built first, not "go run": a signal must reach it, so that it ends its servers.
+bench: bench-install ## the load run beside its peers, about an hour (BENCHFLAGS='-quick -runs 1', '-help')
+	$(GO) build -trimpath -o .bin/flyload ./cmd/flyload
+	.bin/flyload $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -55,5 +66,5 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	  done; done
 
 clean: ## what the targets above made, but for the installed tools
-	rm -f .bin/flyscreen
+	rm -f .bin/flyscreen .bin/flyload
 	$(GO) clean -testcache

@@ -56,5 +56,11 @@ func spell(path string) string {
 	if head, found := strings.CutSuffix(path, "/*"); found {
 		return head + "/{topic}"
 	}
-	return path
+	levels := strings.Split(path, "/")
+	for i, level := range levels {
+		if parameter, is := strings.CutPrefix(level, ":"); is {
+			levels[i] = "{" + parameter + "}"
+		}
+	}
+	return strings.Join(levels, "/")
 }

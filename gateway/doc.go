@@ -5,10 +5,11 @@
 // of failure), wire (every shape the outside sees). Doors, which face clients:
 // internal/api (requests and answers), internal/sse (SSE and NDJSON streams),
 // internal/ws (WebSocket). Engines, which do the work: internal/stream (what one
-// client is owed), internal/hub (fan-out and snapshots), internal/publish (what a
-// client may publish), internal/upstream (the broker side), internal/broker (the
-// embedded broker). Package auth says who a request is and what it may do; config
-// is read by this package and the command only.
+// client is owed, and the pump that writes it), internal/line (the way out to one
+// client), internal/hub (fan-out, window, snapshots), internal/publish (what a client
+// may publish), internal/audit (who did what), internal/upstream (the broker side),
+// internal/broker (the embedded broker). Package auth says who a request is and what
+// it may do; config is read by this package and the command only.
 //
 // The three ways through:
 //
@@ -16,11 +17,12 @@
 //     publish.Desk checks grant, size and rate → upstream.Publish waits for the
 //     broker's acknowledgement, the deadline or the connection's end → answer.
 //  2. Broker → clients. upstream calls hub.Deliver on the goroutine that reads the
-//     connection; it matches, encodes once, and pushes the same bytes onto each
-//     stream's queue, never waiting for a reader. A door takes a batch, sets the
-//     write deadline, writes, flushes once.
+//     connection; it matches, encodes once, keeps the message for those who resume, and
+//     pushes the same bytes onto each stream's queue, never waiting for a reader. The
+//     streams' pump takes what waits and offers it to the client's connection
+//     (internal/line), which writes without waiting.
 //  3. Token → grants → subscription. auth gives a Principal; stream narrows each
-//     filter with its grants and subscribes at the hub, which keeps one upstream
-//     subscription for each distinct filter and takes the snapshot. One timer
-//     ends the stream at expiry.
+//     filter with its grants and subscribes at the hub, which keeps upstream
+//     subscriptions for the widest of the wanted filters and takes the snapshot. The
+//     stream ends at the token's expiry.
 package gateway

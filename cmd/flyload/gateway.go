@@ -3,27 +3,15 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-)
-
-const (
-	startTime = 15 * time.Second
-	stopTime  = 10 * time.Second
-	topic     = "load/fanout"
 )
 
 // buildGateway compiles the gateway into dir; the working directory is in its
@@ -37,148 +25,99 @@ func buildGateway(ctx context.Context, dir string) (string, error) {
 	return program, nil
 }
 
-// gateway is a running one with its embedded broker, both on free loopback ports.
+// gateway says how to start one for one way of reading streams.
 type gateway struct {
-	cmd    *exec.Cmd
-	logged chan struct{} // closed at the end of its log
-	token  string
-	http   string // host:port
-	broker string // host:port
+	program  string
+	door     string // "sse", "ws" or "batch"
+	upstream string // "": the embedded broker; or "mosquitto"
 }
 
-// startGateway runs program with limits wide enough for n streams of one
-// subject. It keeps its files in dir. The end of ctx ends it.
-func startGateway(ctx context.Context, program, dir, core string, n int) (*gateway, error) {
-	token, err := exec.CommandContext(ctx, program, "token", "--data-dir", dir, "--subject", "load", "--all", "load/#").Output() //nolint:gosec // our own arguments
+// start runs the gateway with limits wide enough for l.
+func (g gateway) start(ctx context.Context, e env, l load) (*server, error) {
+	data := filepath.Join(e.dir, "data")
+	token, err := exec.CommandContext(ctx, g.program, "token", "--data-dir", data, "--subject", "load", "--all", "load/#").Output() //nolint:gosec // our own arguments
 	if err != nil {
 		return nil, fmt.Errorf("flyscreen token: %w", err)
 	}
-	args := []string{program, "serve", "--listen", "127.0.0.1:0", "--broker-listen", "127.0.0.1:0",
-		"--data-dir", dir, "--log-format", "json", "--log-level", "info"}
-	most := strconv.Itoa(n + 100)
-	for _, limit := range []string{"streams=" + most, "streams_per_subject=" + most, "streams_per_address=" + most,
-		"publish_rate=1000000", "publish_burst=1000000", "drain_timeout=200ms"} {
-		args = append(args, "--set", "limits."+limit)
-	}
-	if core != "" {
-		args = append([]string{"taskset", "-c", core}, args...) // it becomes the program: same pid
-	}
-	g := &gateway{token: strings.TrimSpace(string(token)), logged: make(chan struct{})}
-	g.cmd = exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // our own arguments
-	g.cmd.Cancel = func() error { return g.cmd.Process.Signal(syscall.SIGTERM) }
-	g.cmd.WaitDelay = stopTime
-	log, err := g.cmd.StderrPipe()
+	addresses, err := freeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.cmd.Start(); err != nil {
-		return nil, err
-	}
-	addresses := make(chan [2]string, 1)
-	go g.readLog(log, addresses)
-	return g, g.await(ctx, addresses)
-}
-
-// readLog finds the addresses in the log and reads the rest, so that the gateway
-// never waits for a full pipe.
-func (g *gateway) readLog(log io.Reader, addresses chan<- [2]string) {
-	defer close(g.logged)
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		var line struct{ Msg, URL, Upstream string }
-		if bytes.Contains(lines.Bytes(), []byte(`"listening"`)) && json.Unmarshal(lines.Bytes(), &line) == nil {
-			addresses <- [2]string{line.URL, line.Upstream}
-			break
-		}
-	}
-	_, _ = io.Copy(io.Discard, log)
-}
-
-func (g *gateway) await(ctx context.Context, addresses <-chan [2]string) error {
-	var cause error
-	select {
-	case a := <-addresses:
-		page, err1 := url.Parse(a[0])
-		broker, err2 := url.Parse(a[1])
-		if cause = errors.Join(err1, err2); cause == nil {
-			g.http, g.broker = page.Host, broker.Host
-			cause = g.ready(ctx)
-		}
-		if cause == nil {
-			return nil
-		}
-	case <-g.logged:
-		cause = errors.New("it ended at once")
-	case <-time.After(startTime):
-		cause = errors.New("it does not listen")
-	case <-ctx.Done():
-		cause = ctx.Err()
-	}
-	return errors.Join(fmt.Errorf("starting the gateway: %w", cause), g.stop())
-}
-
-// ready waits until the gateway has its broker.
-func (g *gateway) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.http+"/readyz", nil)
+	s := &server{page: addresses[0]}
+	broker := addresses[1]
+	args := []string{g.program, "serve", "--listen", s.page, "--data-dir", data, "--log-level", "warn"}
+	if g.upstream == "" {
+		args = append(args, "--broker-listen", broker)
+	} else {
+		m, err := runMosquitto(ctx, e.dir, e.cores.client, broker, "")
 		if err != nil {
-			return err
+			return nil, err
 		}
-		answer, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err
-		}
-		_ = answer.Body.Close()
-		if answer.StatusCode == http.StatusOK {
-			return nil
-		}
-		pause(10 * time.Millisecond)
+		s.helpers = append(s.helpers, m)
+		args = append(args, "--upstream", "tcp://"+broker)
 	}
+	p, err := launch(e.dir, e.cores.server, "gateway", append(args, g.settings(e, l)...)...)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.parts = append(s.parts, p)
+	s.target = g.target(s.page, broker, strings.TrimSpace(string(token)))
+	if l.kind == kindPublish {
+		s.target.Publish, s.target.PublishURL = "http", "http://"+s.page+"/v1/topics/{topic}"
+		s.target.PublishHeaders = []string{"Authorization: Bearer " + strings.TrimSpace(string(token)), "Content-Type: application/json"}
+	}
+	return awaited(ctx, s, func() bool { return ready(ctx, s.page) })
 }
 
-// stop ends the gateway and waits for it.
-func (g *gateway) stop() error {
-	_ = g.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended
-	killed := time.AfterFunc(stopTime, func() { _ = g.cmd.Process.Kill() })
-	defer killed.Stop()
-	<-g.logged // Wait would cut the log off
-	if err := g.cmd.Wait(); err != nil {
-		return fmt.Errorf("stopping the gateway: %w", err)
+// settings are the limits for l and what the user adds.
+func (g gateway) settings(e env, l load) (args []string) {
+	most := strconv.Itoa(l.streams + 100)
+	for _, s := range []string{"streams=" + most, "streams_per_subject=" + most, "streams_per_address=" + most,
+		"publish_rate=1000000", "publish_burst=1000000", "drain_timeout=200ms"} {
+		args = append(args, "--set", "limits."+s)
 	}
-	return nil
+	if l.kind == kindStall {
+		args = append(args, "--set", "limits.queue_messages="+strconv.Itoa(stalledQueue))
+	}
+	if e.profiles.wanted() {
+		args = append(args, "--set", "http.pprof=true")
+	}
+	for _, s := range e.set {
+		args = append(args, "--set", s)
+	}
+	return args
 }
 
-func (g *gateway) pids() []int { return []int{g.cmd.Process.Pid} }
-
-// doors are the ways to read a stream that are measured.
-var doors = []struct{ key, name string }{{"sse", "SSE"}, {"ws", "WebSocket"}, {"batch", "WebSocket, batch"}}
-
-// target describes g for the door of that name, published to over MQTT.
-func (g *gateway) target(door string) target {
-	t := target{
-		Name: door, Publish: "mqtt", PublishURL: "tcp://" + g.broker, Topic: topic,
-	}
-	if door == "SSE" {
-		t.Door, t.StreamURL = "sse", "http://"+g.http+"/v1/stream?filter="+topic
-		t.StreamHeaders = []string{"Authorization: Bearer " + g.token}
+// target describes the gateway, published to over MQTT.
+func (g gateway) target(page, broker, token string) target {
+	t := target{Topic: "load/{k}", Publish: "mqtt", PublishURL: "tcp://" + broker}
+	if g.door == "sse" {
+		t.Door, t.StreamURL = "sse", "http://"+page+"/v1/stream?filter={topic}"
+		t.StreamHeaders = []string{"Authorization: Bearer " + token}
 		t.Ready = "event: live\n"
 		return t
 	}
-	t.Door, t.StreamURL, t.Subprotocol = "ws", "http://"+g.http+"/v1/ws", "flyscreen.v1"
+	t.Door, t.StreamURL, t.Subprotocol = "ws", "http://"+page+"/v1/ws", "flyscreen.v1"
 	t.Hello = []string{
-		fmt.Sprintf(`{"type":"connect","token":%q,"batch":%t}`, g.token, strings.HasSuffix(door, "batch")),
-		fmt.Sprintf(`{"type":"subscribe","id":1,"filters":[%q]}`, topic),
+		fmt.Sprintf(`{"type":"connect","token":%q,"batch":%t}`, token, g.door == "batch"),
+		`{"type":"subscribe","id":1,"filters":["{topic}"]}`,
 	}
 	t.Ready = `"type":"live"`
 	return t
 }
 
-// posting describes g with publishers over HTTP.
-func (g *gateway) posting() target {
-	t := g.target("SSE")
-	t.Name, t.Publish, t.PublishURL = "HTTP POST, QoS 1", "http", "http://"+g.http+"/v1/topics/"+topic
-	t.PublishHeaders = []string{"Authorization: Bearer " + g.token, "Content-Type: application/json"}
-	return t
+// ready asks the gateway whether it has its broker.
+func ready(ctx context.Context, page string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+page+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }

@@ -10,69 +10,31 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
+	if err := start(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "flyload:", err)
 		os.Exit(1)
 	}
 }
 
-// command is what the flags say.
-type command struct {
-	settings
-	program string
-	target  string
-	pids    string
-}
-
-func parse(args []string, errw io.Writer) (command, error) {
-	var c command
-	f := flag.NewFlagSet("flyload", flag.ContinueOnError)
-	f.SetOutput(errw)
-	f.IntVar(&c.streams, "streams", 1000, "open streams")
-	f.IntVar(&c.idle, "idle", 0, "also measure the memory of so many idle streams (such as 10000)")
-	f.IntVar(&c.runs, "runs", 3, "runs; the table shows medians")
-	f.StringVar(&c.only, "only", "", "measure one `part`: sse, ws, batch or post; empty measures all")
-	f.IntVar(&c.payload, "payload", 120, "payload `bytes`")
-	f.IntVar(&c.publishers, "connections", 64, "HTTP connections that publish")
-	f.Float64Var(&c.rate, "rate", 20000, "fixed rate in `deliveries` a second")
-	f.DurationVar(&c.p99, "p99", 100*time.Millisecond, "latency bound of the capacity")
-	f.DurationVar(&c.fixed, "fixed", 2*time.Second, "length of a step at the fixed rate")
-	f.DurationVar(&c.try, "try", time.Second, "length of a step of the capacity search")
-	f.DurationVar(&c.settle, "settle", time.Second, "wait before memory is read")
-	f.DurationVar(&c.limit, "limit", 165*time.Second, "time for everything but building; what was measured by then is shown")
-	f.StringVar(&c.program, "gateway", "", "`program` to measure; empty builds it")
-	f.StringVar(&c.target, "target", "", "JSON `file` of another server that runs already")
-	f.StringVar(&c.pids, "pids", "", "with -target: its process `ids`, separated by commas")
-	if err := f.Parse(args); err != nil {
-		return c, err
+// start is the load run, or one of the servers that it starts as processes.
+func start(args []string) error {
+	if len(args) == 3 && args[0] == "floor" {
+		return serveFloor(args[1], args[2])
 	}
-	switch {
-	case f.NArg() > 0:
-		return c, fmt.Errorf("%q: it takes only flags", f.Arg(0))
-	case c.streams < 1 || c.streams > 15000 || c.idle < 0 || c.idle > 15000:
-		return c, errors.New("-streams must be 1 to 15000, -idle 0 to 15000")
-	case c.runs < 1 || c.runs > 20 || c.publishers < 1 || c.publishers > 1000 || c.rate < leastRate || c.rate > mostRate:
-		return c, fmt.Errorf("-runs must be 1 to 20, -connections 1 to 1000, -rate %d to %.0f", leastRate, mostRate)
-	case c.only != "" && !slices.Contains([]string{"sse", "ws", "batch", "post"}, c.only):
-		return c, fmt.Errorf("-only %q: must be sse, ws, batch or post", c.only)
-	case (c.target == "") != (c.pids == ""):
-		return c, errors.New("-target and -pids go together")
+	if len(args) == 3 && args[0] == "mochi" {
+		return serveMochi(args[1], args[2])
 	}
-	return c, nil
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, args, os.Stdout, os.Stderr)
 }
 
 var errTimeUp = errors.New("the time is up")
@@ -82,49 +44,53 @@ func run(ctx context.Context, args []string, out, errw io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "flyload")
+	b := &bench{settings: c.settings, env: c.env, loads: c.loads, found: map[string]step{}}
+	b.note = func(format string, args ...any) { _, _ = fmt.Fprintf(errw, format+"\n", args...) }
+	if b.dir, err = os.MkdirTemp("", "flyload"); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(b.dir) }()
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	results, err := openResults(c.out)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{settings: c.settings, program: c.program, dir: dir}
-	b.note = func(format string, args ...any) { _, _ = fmt.Fprintf(errw, format+"\n", args...) }
-	if c.program == "" && c.target == "" {
-		if b.program, err = buildGateway(ctx, dir); err != nil {
-			return err
-		}
+	defer func() { _ = results.Close() }()
+	b.write = func(r record) error { return r.write(results) }
+	if b.lanes, err = c.chosen(ctx, b.dir); err != nil {
+		return err
+	}
+	if err := raiseFileLimit(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errTimeUp)
 	defer cancel()
-	b.cores = pinCores()
-	debug.SetGCPercent(400) // the client has memory, and less time
-	if c.target != "" {
-		err = b.other(ctx, c.target, c.pids)
-	} else {
-		err = b.gatewayRuns(ctx)
+	if b.cores, err = pinCores(c.nice); err != nil {
+		return err
 	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx) // what failed because of that says less
-	}
-	if len(b.doors)+len(b.posts) > 0 {
-		_, writeErr := io.WriteString(out, b.report())
+	runtime.GOMAXPROCS(max(4, runtime.NumCPU())) // publishers sleep in the kernel
+	debug.SetGCPercent(400)                      // the client has memory, and less time
+	err = b.all(ctx)
+	if len(b.records) > 0 {
+		_, writeErr := io.WriteString(out, strings.Join(facts(b), "\n")+"\n\n"+report(b.records)+isolation(b.records))
 		err = errors.Join(err, writeErr)
 	}
 	return err
 }
 
-func (b *bench) other(ctx context.Context, file, list string) error {
-	t, err := readTarget(file)
-	if err != nil {
-		return err
+// openResults opens the file that records are appended to; they vanish without
+// one.
+func openResults(path string) (io.WriteCloser, error) {
+	if path == "" {
+		path = os.DevNull
 	}
-	var pids []int
-	for part := range strings.SplitSeq(list, ",") {
-		pid, err := strconv.Atoi(part)
-		if err != nil {
-			return fmt.Errorf("-pids %q: must be numbers, separated by commas", list)
-		}
-		pids = append(pids, pid)
-	}
-	return b.targetRuns(ctx, t, pids)
+	return os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // results are no secret
+}
+
+// short makes everything shorter, for a look.
+func (s *settings) short() {
+	s.fixed, s.try, s.settle, s.bisect = time.Second, 600*time.Millisecond, time.Second, 1
+	s.stallFor = 15 * time.Second
 }

@@ -14,7 +14,7 @@ func TestPayload(t *testing.T) {
 	if len(payload) != 120 || !json.Valid(payload) {
 		t.Fatalf("the payload has %d bytes: %s", len(payload), payload)
 	}
-	want := marker{due: 1795406251123456789, publisher: 63, number: 0xdeadbeef}
+	want := marker{due: 1795406251123456789, publisher: 63, number: 0xdeadbeef, topic: 999}
 	want.put(payload[at:])
 	if !json.Valid(payload) || len(payload) != 120 {
 		t.Fatalf("the marked payload is no JSON: %s", payload)
@@ -33,7 +33,7 @@ func markersIn(b []byte) (list []marker) {
 // byte.
 func TestScanFindsCutMarkers(t *testing.T) {
 	want := []marker{{due: 1, number: 1}, {due: 2, number: 2}, {due: 3, publisher: 1, number: 3}}
-	text := []byte(`fLy7 is no marker, nor is fLy7ffffffffffffffffffffffffffXX: `)
+	text := []byte(`fLy7 is no marker, nor is fLy7ffffffffffffffffffffffffffffffXX: `)
 	for _, m := range want {
 		payload, at := markedPayload(120)
 		m.put(payload[at:])
@@ -73,10 +73,10 @@ func TestCheckerSeesWhatWentWrong(t *testing.T) {
 		{"a message that was not stamped", []seen{{0, 1}, {0, 0}}, tally{delivered: 1, strange: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, got := make(checker, 2), tally{}
+			c, got := newChecker(0, 1, 2), tally{}
 			for _, s := range test.seen {
 				before := got.delivered
-				counts := c.see(marker{publisher: s.publisher, number: s.number}, &got)
+				counts := c.see(marker{publisher: s.publisher, number: s.number}, 0, &got)
 				if counts != (got.delivered > before) {
 					t.Errorf("%+v: see says %v", s, counts)
 				}
@@ -85,5 +85,33 @@ func TestCheckerSeesWhatWentWrong(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// Of many topics a stream has one, from one publisher.
+func TestCheckerOfOneTopic(t *testing.T) {
+	c, got := newChecker(7, 10, 4), tally{} // of the publisher 7 mod 4
+	for _, m := range []marker{{topic: 7, publisher: 3, number: 1}, {topic: 7, publisher: 3, number: 2},
+		{topic: 3, publisher: 3, number: 3}, {topic: 7, publisher: 2, number: 3}, {topic: 7, publisher: 0, number: 1}} {
+		c.see(m, 0, &got)
+	}
+	if want := (tally{delivered: 2, strange: 3}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if !c.begun() || newChecker(7, 10, 4).begun() {
+		t.Error("a stream has begun when it has had a message, not before")
+	}
+}
+
+// What an earlier step left behind is checked, but does not count for this one.
+func TestCheckerLeavesEarlierStepsOut(t *testing.T) {
+	c, got := newChecker(0, 1, 1), tally{}
+	for number, due := range []int64{90, 99, 100, 101} {
+		if c.see(marker{due: due, number: uint32(number + 1)}, 100, &got) != (due >= 100) {
+			t.Errorf("a message due at %d of 100", due)
+		}
+	}
+	if want := (tally{delivered: 2, earlier: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

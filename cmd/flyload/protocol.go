@@ -106,10 +106,11 @@ func readAnswer(r *bufio.Reader) (status int, err error) {
 
 // WebSocket opcodes (RFC 6455 section 5.2).
 const (
-	opText  = 1
-	opClose = 8
-	opPing  = 9
-	opPong  = 10
+	opText   = 1
+	opBinary = 2
+	opClose  = 8
+	opPing   = 9
+	opPong   = 10
 )
 
 // clientFrame is a final frame with a mask of zeros, which leaves the payload as
@@ -165,6 +166,13 @@ func mqttString(b []byte, s string) []byte {
 func mqttConnect(client string) []byte {
 	return mqttPacket(0x10, mqttString(append(mqttString(nil, "MQTT"), 4, 2, 3600>>8, 3600&0xff), client))
 }
+
+// mqttSubscribe asks for a filter at QoS 0; subAck answers it.
+func mqttSubscribe(filter string) []byte {
+	return mqttPacket(0x82, append(mqttString([]byte{0, 1}, filter), 0))
+}
+
+const subAck = "\x90\x03\x00\x01\x00"
 
 // mqttPublish is a PUBLISH at QoS 0.
 func mqttPublish(topic string, payload []byte) []byte {

@@ -39,7 +39,7 @@ func TestChunksAreTakenOff(t *testing.T) {
 
 func TestFrames(t *testing.T) {
 	for _, n := range []int{0, 125, 126, 65535, 70000} {
-		frame := serverFrame(n)
+		frame := textFrame(n)
 		op, payload, used := nextFrame(append(bytes.Clone(frame), "next"...))
 		if op != opText || len(payload) != n || used != len(frame) {
 			t.Errorf("%d bytes: op %d, %d bytes, %d of %d used", n, op, len(payload), used, len(frame))
@@ -50,7 +50,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-func serverFrame(n int) []byte {
+func textFrame(n int) []byte {
 	b := []byte{0x80 | opText}
 	switch {
 	case n < 126:

@@ -21,7 +21,8 @@ const (
 	burstMessages = 32
 )
 
-// publishers publish marked messages to one topic, a connection each.
+// publishers publish marked messages, a connection each. One topic is published to
+// by all of them; of many topics publisher p has p, p+n, p+2n and so on.
 type publishers struct {
 	target    target
 	all       []*publisher
@@ -30,42 +31,62 @@ type publishers struct {
 
 // publisher is one connection. Only the goroutine of the present run uses it.
 type publisher struct {
-	conn    net.Conn
-	answers *bufio.Reader
-	message []byte // the whole request or packet, to be marked
-	at      int    // where the marker stands in it
-	index   uint16
-	number  uint32
-	batch   []byte
-	latency histogram // of the answers
+	conn     net.Conn
+	answers  *bufio.Reader
+	messages []*message // one for each topic, in turn
+	next     int
+	index    uint16
+	batch    []byte
+	latency  histogram // of the answers
 }
 
-// openPublishers connects n publishers with payloads of size bytes.
-func openPublishers(ctx context.Context, t target, n, size int) (*publishers, error) {
+// message is a whole request or packet, to be marked.
+type message struct {
+	bytes  []byte
+	at     int // where the marker stands
+	topic  uint16
+	number uint32 // of the last one sent
+}
+
+// openPublishers connects the publishers of l.
+func openPublishers(ctx context.Context, t target, l load) (*publishers, error) {
 	p := &publishers{target: t}
-	for i := range n {
+	for i := range l.publishers {
 		one := &publisher{index: uint16(i)}
-		if err := one.open(ctx, t, size); err != nil {
+		if l.topics == 1 {
+			one.add(t, 0, l.payload)
+		}
+		for k := i; l.topics > 1 && k < l.topics; k += l.publishers {
+			one.add(t, k, l.payload)
+		}
+		p.all = append(p.all, one)
+		if err := one.open(ctx, t); err != nil {
 			p.close()
 			return nil, fmt.Errorf("publisher %d: %w", i+1, err)
 		}
-		p.all = append(p.all, one)
 	}
 	return p, nil
 }
 
-func (p *publisher) open(ctx context.Context, t target, size int) error {
-	u, err := url.Parse(t.PublishURL)
+// add gives p the topic with that index.
+func (p *publisher) add(t target, topic, size int) {
+	payload, at := markedPayload(size)
+	m := &message{topic: uint16(topic)} //nolint:gosec // there are at most 15,000
+	if t.Publish == "http" {
+		u, _ := url.Parse(t.fill(t.PublishURL, 0, topic)) // validate has parsed it
+		m.bytes = httpRequest("POST", u, t.PublishHeaders, payload)
+	} else {
+		m.bytes = mqttPublish(t.topic(topic), payload)
+	}
+	m.at = len(m.bytes) - len(payload) + at
+	p.messages = append(p.messages, m)
+}
+
+func (p *publisher) open(ctx context.Context, t target) error {
+	u, err := url.Parse(t.fill(t.PublishURL, 0, 0))
 	if err != nil {
 		return err
 	}
-	payload, at := markedPayload(size)
-	if t.Publish == "http" {
-		p.message = httpRequest("POST", u, t.PublishHeaders, payload)
-	} else {
-		p.message = mqttPublish(t.Topic, payload)
-	}
-	p.at = len(p.message) - len(payload) + at
 	d := net.Dialer{Timeout: answerTime}
 	if p.conn, err = d.DialContext(ctx, "tcp", u.Host); err != nil {
 		return err
@@ -75,7 +96,7 @@ func (p *publisher) open(ctx context.Context, t target, size int) error {
 		return nil
 	}
 	_ = p.conn.SetDeadline(time.Now().Add(answerTime)) // fails only if closed: the next call says so
-	if _, err := p.conn.Write(mqttConnect(fmt.Sprintf("flyload-%d", p.index))); err != nil {
+	if _, err := p.conn.Write(mqttConnect(fmt.Sprintf("flyload-pub-%d", p.index))); err != nil {
 		return err
 	}
 	return readConnack(p.answers)
@@ -158,15 +179,17 @@ func (p *publishers) publish(ctx context.Context, one *publisher, pl plan, start
 	return nil
 }
 
-// stamp marks p's next message.
-func (p *publisher) stamp(due time.Time) {
-	p.number++
-	marker{due: due.UnixNano(), publisher: p.index, number: p.number}.put(p.message[p.at:])
+// stamp marks p's next message and returns its bytes.
+func (p *publisher) stamp(due time.Time) []byte {
+	m := p.messages[p.next]
+	p.next = (p.next + 1) % len(p.messages)
+	m.number++
+	marker{due: due.UnixNano(), publisher: p.index, number: m.number, topic: m.topic}.put(m.bytes[m.at:])
+	return m.bytes
 }
 
 func (p *publisher) post(due time.Time) error {
-	p.stamp(due)
-	if _, err := p.conn.Write(p.message); err != nil {
+	if _, err := p.conn.Write(p.stamp(due)); err != nil {
 		return err
 	}
 	status, err := readAnswer(p.answers)
@@ -185,8 +208,7 @@ func (p *publisher) post(due time.Time) error {
 func (p *publisher) burst(due, now time.Time, gap time.Duration, end time.Time) (n uint64, err error) {
 	p.batch = p.batch[:0]
 	for n < burstMessages && !due.After(now) && due.Before(end) {
-		p.stamp(due)
-		p.batch = append(p.batch, p.message...)
+		p.batch = append(p.batch, p.stamp(due)...)
 		n++
 		due = due.Add(gap)
 	}
@@ -194,9 +216,19 @@ func (p *publisher) burst(due, now time.Time, gap time.Duration, end time.Time) 
 	return n, err
 }
 
+// round is how many messages each publisher sends to reach all its topics.
+func (p *publishers) round() (n uint64) {
+	for _, one := range p.all {
+		n = max(n, uint64(len(one.messages)))
+	}
+	return n
+}
+
 func (p *publishers) close() {
 	for _, one := range p.all {
-		_ = one.conn.Close()
+		if one.conn != nil {
+			_ = one.conn.Close()
+		}
 	}
 }
 

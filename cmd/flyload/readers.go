@@ -32,7 +32,7 @@ type reader struct {
 
 	mu      sync.Mutex // guards what follows, and what streamConn says
 	open    map[int32]*streamConn
-	since   int64 // messages due before leave no latency
+	since   int64 // messages due before do not count
 	now     int64 // of the present read
 	tally   tally
 	latency histogram
@@ -41,13 +41,14 @@ type reader struct {
 // streamConn is one stream's connection. The reader's lock guards it once it is
 // adopted, except ended.
 type streamConn struct {
-	webSocket bool
-	fd        int
-	rest      []byte // bytes of an envelope that is not whole yet
-	chunk     chunks
-	tail      []byte // bytes of a body that may begin a marker
-	seen      checker
-	ended     atomic.Bool
+	index int
+	door  string // the target's
+	fd    int
+	rest  []byte // bytes of an envelope that is not whole yet
+	chunk chunks
+	tail  []byte // bytes of a body that may begin a marker
+	seen  checker
+	ended atomic.Bool
 }
 
 func newReader() (*reader, error) {
@@ -76,6 +77,13 @@ func (r *reader) adopt(c *streamConn) error {
 	}
 	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: fd}
 	return syscall.EpollCtl(r.epoll, syscall.EPOLL_CTL_ADD, c.fd, &event)
+}
+
+// stall stops reading c and leaves its connection open.
+func (r *reader) stall(c *streamConn) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return syscall.EpollCtl(r.epoll, syscall.EPOLL_CTL_DEL, c.fd, nil)
 }
 
 func (r *reader) close() {
@@ -169,7 +177,7 @@ func (r *reader) read(c *streamConn, buf []byte) error {
 
 // consume counts the markers in b and keeps what is not whole.
 func (r *reader) consume(c *streamConn, b []byte) (err error) {
-	if c.webSocket {
+	if c.door != "sse" {
 		b, err = r.frames(c, b)
 	} else {
 		b, err = c.chunk.bodies(b, func(body []byte) { r.body(c, body) })
@@ -193,13 +201,16 @@ func (r *reader) frames(c *streamConn, b []byte) (rest []byte, err error) {
 				return b, err
 			}
 		case opPong:
+		case opBinary: // an MQTT packet may be cut by the frame's end
+			r.body(c, payload)
 		default:
 			scan(payload, func(m marker) { r.count(c, m) })
 		}
 	}
 }
 
-// body scans a part of an HTTP body; a marker may be cut anywhere.
+// body scans a part of an HTTP body or an MQTT connection; a marker may be cut
+// anywhere.
 func (r *reader) body(c *streamConn, b []byte) {
 	if len(c.tail) > 0 {
 		b = append(c.tail, b...)
@@ -208,7 +219,7 @@ func (r *reader) body(c *streamConn, b []byte) {
 }
 
 func (r *reader) count(c *streamConn, m marker) {
-	if c.seen.see(m, &r.tally) && m.due >= r.since {
+	if c.seen.see(m, r.since, &r.tally) {
 		r.latency.add(time.Duration(r.now - m.due))
 	}
 }

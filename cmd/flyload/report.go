@@ -8,10 +8,13 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// line is a record for people who watch.
+func (r record) line() string {
+	return fmt.Sprintf("%s %s %s, run %d: %.0f/s, %.2f µs each, p99 %.1f ms, %.1f KB a stream %s",
+		r.Scenario, r.Target, r.Step, r.Run, r.PerSecond, r.CPU, r.P99, r.PerStream, r.Bad)
+}
 
 // median of what of says about each entry of list; of an even number the mean of
 // the middle two; zero for none.
@@ -28,107 +31,137 @@ func median[T any](list []T, of func(*T) float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// verdict counts the good steps and tells what was wrong with the first bad one.
-func verdict(steps []step) string {
+// row is the runs of one step.
+type row struct {
+	scenario, target, step string
+	runs                   []record
+}
+
+// rows groups records by scenario, step and target, in the order in which they
+// came, with all targets of a step together.
+func rows(records []record) (list []row) {
+	for _, r := range records {
+		i := slices.IndexFunc(list, func(w row) bool {
+			return w.scenario == r.Scenario && w.target == r.Target && w.step == r.Step
+		})
+		if i < 0 {
+			i = len(list)
+			list = append(list, row{scenario: r.Scenario, target: r.Target, step: r.Step})
+		}
+		list[i].runs = append(list[i].runs, r)
+	}
+	order := map[string]int{}
+	for _, w := range list {
+		if key := w.scenario + " " + w.step; order[key] == 0 {
+			order[key] = len(order) + 1
+		}
+	}
+	scenarios := func(name string) int {
+		return slices.IndexFunc(loads, func(l load) bool { return l.name == name })
+	}
+	slices.SortStableFunc(list, func(a, b row) int {
+		return cmp.Or(scenarios(a.scenario)-scenarios(b.scenario), order[a.scenario+" "+a.step]-order[b.scenario+" "+b.step])
+	})
+	return list
+}
+
+const columns = "scenario\tstep\ttarget\teach/s\tCPU µs each\t× floor\tp50 ms\tp99 ms\tp99.9 ms\tallocs each\tKB/stream\tRSS MB\tclient %\tothers %\tgood runs"
+
+// report is the table; every figure is the median of the runs.
+func report(records []record) string {
+	all := rows(records)
+	var lines []string
+	for i, w := range all {
+		if i > 0 && (all[i-1].scenario != w.scenario || all[i-1].step != w.step) {
+			lines = append(lines, strings.Repeat("\t", strings.Count(columns, "\t")))
+		}
+		lines = append(lines, w.line(floorOf(all, w)))
+	}
+	return table(append([]string{columns}, lines...))
+}
+
+// floorOf is the floor's CPU time for the same step; 0 without one.
+func floorOf(all []row, w row) float64 {
+	for _, f := range all {
+		if f.target == "floor" && f.scenario == w.scenario && f.step == w.step {
+			return median(f.runs, func(r *record) float64 { return r.CPU })
+		}
+	}
+	return 0
+}
+
+// isolation says for each target of the stall scenario what the streams that read
+// paid for those that did not.
+func isolation(records []record) string {
+	var out strings.Builder
+	all := rows(records)
+	for _, w := range all {
+		if w.scenario != "stall" || w.step == baseline {
+			continue
+		}
+		p99 := func(r *record) float64 { return r.P99 }
+		for _, base := range all {
+			if base.scenario == w.scenario && base.target == w.target && base.step == baseline {
+				_, _ = fmt.Fprintf(&out, "stall    %s: p99 of the others is %.2f x the baseline; the stalled had %.0f messages left out, and %.0f of them were ended; RSS %.0f -> %.0f MB\n",
+					w.target, median(w.runs, p99)/max(median(base.runs, p99), 1e-9), median(w.runs, func(r *record) float64 { return r.Dropped }), median(w.runs, func(r *record) float64 { return r.Ended }),
+					median(base.runs, func(r *record) float64 { return r.Memory }), median(w.runs, func(r *record) float64 { return r.Memory }))
+			}
+		}
+	}
+	if out.Len() > 0 {
+		return "\n" + out.String()
+	}
+	return ""
+}
+
+func (w row) line(floor float64) string {
+	m := func(of func(*record) float64) float64 { return median(w.runs, of) }
+	// cell leaves out what was not measured.
+	cell := func(format string, v float64, measured bool) string {
+		if !measured {
+			return "–"
+		}
+		return fmt.Sprintf(format, v)
+	}
+	cpu, p99 := m(func(r *record) float64 { return r.CPU }), m(func(r *record) float64 { return r.P99 })
+	allocs, memory := m(func(r *record) float64 { return r.Allocs }), m(func(r *record) float64 { return r.PerStream })
+	return strings.Join([]string{
+		w.scenario, w.step, w.target,
+		fmt.Sprintf("%.0f", m(func(r *record) float64 { return r.PerSecond })),
+		fmt.Sprintf("%.2f", cpu),
+		cell("%.2f", cpu/max(floor, 1e-9), floor > 0),
+		cell("%.1f", m(func(r *record) float64 { return r.P50 }), p99 > 0),
+		cell("%.1f", p99, p99 > 0),
+		cell("%.1f", m(func(r *record) float64 { return r.P999 }), p99 > 0),
+		cell("%.3f", allocs, allocs >= 0),
+		cell("%.1f", memory, memory > 0),
+		fmt.Sprintf("%.0f", m(func(r *record) float64 { return r.Memory })),
+		fmt.Sprintf("%.0f", 100*m(func(r *record) float64 { return r.Client })),
+		fmt.Sprintf("%.0f", 100*m(func(r *record) float64 { return r.Others })),
+		verdict(w.runs),
+	}, "\t")
+}
+
+// verdict counts the good runs and tells what was wrong with the first bad one.
+func verdict(runs []record) string {
 	good, why := 0, ""
-	for _, s := range steps {
-		if s.bad == "" {
+	for _, r := range runs {
+		if r.Bad == "" {
 			good++
 		}
-		why = cmp.Or(why, s.bad)
+		why = cmp.Or(why, r.Bad)
 	}
 	if why != "" {
 		why = ": " + why
 	}
-	return fmt.Sprintf("%d/%d%s", good, len(steps), why)
-}
-
-// last is the latest run, for people who watch.
-func (d *doorResult) last() string {
-	fixed, capacity := d.fixed[len(d.fixed)-1], d.capacity[len(d.capacity)-1]
-	return fmt.Sprintf("%.2f µs a delivery at %.0f/s, capacity %.0f/s", fixed.perDelivery(), fixed.asked, capacity.rate)
-}
-
-// report is the tables; every figure is the median of the runs.
-func (b *bench) report() string {
-	var out strings.Builder
-	for _, line := range facts(b.cores) {
-		fmt.Fprintln(&out, line)
-	}
-	fmt.Fprintf(&out, "load     %d streams of one topic, %d-byte JSON payloads; medians of %d runs, or of as many as the time allowed (last column)\n", b.streams, b.payload, b.runs)
-
-	if len(b.doors) > 0 {
-		b.reportDoors(&out)
-	}
-	if len(b.posts) > 0 {
-		b.reportPosts(&out)
-	}
-	for _, d := range b.large {
-		fmt.Fprintf(&out, "\n%d idle streams, %s: %.1f KiB each\n", d.streams, d.name, d.idle())
-	}
-	return out.String()
-}
-
-func (b *bench) reportDoors(out *strings.Builder) {
-	fmt.Fprintf(out, "\nidle, then at %.0f deliveries/s\n\n", b.rate)
-	rows := []string{"door\tKiB per idle stream\tCPU µs per delivery\tp50 ms\tp99 ms\tp99.9 ms\tclient CPU %\tothers' CPU %\tgood runs"}
-	for _, d := range b.doors {
-		if len(d.fixed) == 0 {
-			continue
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%.1f\t%.2f\t%s\t%s", d.name, d.idle(),
-			median(d.fixed, (*step).perDelivery), latencies(d.fixed), quality(d.fixed)))
-	}
-	out.WriteString(table(rows))
-
-	fmt.Fprintf(out, "\ncapacity: the highest rate with nothing lost and p99 below %v\n\n", b.p99)
-	rows = []string{"door\tdeliveries/s\tCPU µs per delivery\tp50 ms\tp99 ms\tp99.9 ms\tdeliveries per read\tclient CPU %\tothers' CPU %\tgood runs"}
-	for _, d := range b.doors {
-		if len(d.capacity) == 0 {
-			continue
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%.0f\t%.2f\t%s\t%.1f\t%s", d.name,
-			median(d.capacity, func(s *step) float64 { return s.rate }), median(d.capacity, (*step).perDelivery),
-			latencies(d.capacity), median(d.capacity, (*step).perRead), quality(d.capacity)))
-	}
-	out.WriteString(table(rows))
-}
-
-func (b *bench) reportPosts(out *strings.Builder) {
-	fmt.Fprintf(out, "\nHTTP POST, QoS 1, %d kept-alive connections, each publish counted at one stream\n\n", b.publishers)
-	answers := func(q float64) float64 {
-		return median(b.posts, func(s *step) float64 { return ms(s.answers.quantile(q)) })
-	}
-	out.WriteString(table([]string{
-		"requests/s\tCPU µs per request\tp50 ms\tp99 ms\tp99.9 ms\tclient CPU %\tothers' CPU %\tgood runs",
-		fmt.Sprintf("%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%s", median(b.posts, func(s *step) float64 { return s.answered }),
-			median(b.posts, (*step).perPublish), answers(0.5), answers(0.99), answers(0.999), quality(b.posts)),
-	}))
-}
-
-func (d *doorResult) idle() float64 {
-	return median(d.memory, func(kb *float64) float64 { return *kb })
-}
-
-func latencies(steps []step) string {
-	of := func(what func(*step) time.Duration) float64 {
-		return median(steps, func(s *step) float64 { return ms(what(s)) })
-	}
-	return fmt.Sprintf("%.1f\t%.1f\t%.1f", of(func(s *step) time.Duration { return s.p50 }),
-		of(func(s *step) time.Duration { return s.p99 }), of(func(s *step) time.Duration { return s.p999 }))
-}
-
-// quality is how far to trust the figures.
-func quality(steps []step) string {
-	return fmt.Sprintf("%.0f\t%.0f\t%s", 100*median(steps, func(s *step) float64 { return s.client }),
-		100*median(steps, func(s *step) float64 { return s.others }), verdict(steps))
+	return fmt.Sprintf("%d/%d%s", good, len(runs), why)
 }
 
 // table aligns rows of cells that tabs separate.
 func table(rows []string) string {
 	var out strings.Builder
-	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = t.Write([]byte(strings.Join(rows, "\t\n") + "\t\n")) // a Builder takes everything
+	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	_, _ = t.Write([]byte(strings.Join(rows, "\n") + "\n")) // a Builder takes everything
 	_ = t.Flush()
 	return out.String()
 }

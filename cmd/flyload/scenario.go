@@ -3,287 +3,149 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
-// settings say what is measured.
-type settings struct {
-	streams    int
-	idle       int // streams of a further memory measurement; 0 for none
-	runs       int
-	only       string // a door's key or "post"; empty for everything
-	payload    int    // bytes
-	publishers int    // HTTP connections
-	rate       float64
-	p99        time.Duration
-	fixed      time.Duration // length of the step at the fixed rate
-	try        time.Duration // length of a step of the search
-	settle     time.Duration // before memory is read
-	limit      time.Duration // for everything
-}
+// kind is what is done with the streams of a load.
+type kind int
 
-// bench holds the results as they come.
-type bench struct {
-	settings
-	program string // the gateway's
-	dir     string
-	cores   cores
-	note    func(format string, args ...any) // progress, for people
-
-	doors []*doorResult
-	posts []step
-	large []*doorResult // idle only
-}
-
-// doorResult is what the runs of one door found, an entry for each run.
-type doorResult struct {
-	name     string
-	streams  int
-	memory   []float64 // KiB for each idle stream
-	fixed    []step
-	capacity []step
-}
-
-// gatewayRuns measures publishing over HTTP, then every door in turn, and that
-// again for each run: the machine drifts, and so it does for all alike.
-func (b *bench) gatewayRuns(ctx context.Context) error {
-	if b.wants("post") {
-		if err := b.posting(ctx); err != nil {
-			return fmt.Errorf("HTTP publishing: %w", err)
-		}
-	}
-	for _, d := range doors {
-		if b.wants(d.key) {
-			b.doors = append(b.doors, &doorResult{name: d.name, streams: b.streams})
-		}
-	}
-	if err := b.largeIdle(ctx); err != nil || len(b.doors) == 0 {
-		return err
-	}
-	for run := range b.runs {
-		began := time.Now()
-		if err := b.round(ctx); run > 0 && errors.Is(context.Cause(ctx), errTimeUp) {
-			b.note("the time is up in run %d of %d", run+1, b.runs)
-			return nil // the others are enough for the tables
-		} else if err != nil {
-			return err
-		}
-		// The first round searches longer than the others.
-		if next := time.Since(began) * 3 / 4; run < b.runs-1 && timeLeft(ctx) < next {
-			b.note("the time is short: %d of %d runs", run+1, b.runs)
-			return nil
-		}
-	}
-	return nil
-}
-
-func (b *bench) wants(key string) bool { return b.only == "" || b.only == key }
-
-func timeLeft(ctx context.Context) time.Duration {
-	end, limited := ctx.Deadline()
-	if !limited {
-		return time.Hour
-	}
-	return time.Until(end)
-}
-
-// round is one run of every door.
-func (b *bench) round(ctx context.Context) error {
-	for _, result := range b.doors {
-		err := b.withGateway(ctx, b.streams, func(g *gateway) error {
-			return b.fanOut(ctx, g.target(result.name), g.pids(), result, true)
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", result.name, err)
-		}
-		b.note("%s: %s", result.name, result.last())
-	}
-	return nil
-}
-
-// withGateway runs use with a fresh gateway, so that runs do not share a heap.
-func (b *bench) withGateway(ctx context.Context, streams int, use func(*gateway) error) error {
-	dir, err := os.MkdirTemp(b.dir, "run")
-	if err != nil {
-		return err
-	}
-	g, err := startGateway(ctx, b.program, filepath.Join(dir, "data"), b.cores.server, streams)
-	if err != nil {
-		return err
-	}
-	return errors.Join(use(g), g.stop())
-}
-
-func (b *bench) rig(pids []int) *rig { return &rig{pids: pids, p99: b.p99, patience: stallTime} }
-
-// fanOut measures one run of a door: memory at rest (if the server is fresh),
-// the fixed rate, and the capacity.
-func (b *bench) fanOut(ctx context.Context, t target, pids []int, result *doorResult, fresh bool) error {
-	r := b.rig(pids)
-	defer r.close()
-	if err := b.rest(ctx, r, t, result, fresh); err != nil {
-		return err
-	}
-	if err := r.warm(ctx); err != nil {
-		return err
-	}
-	fixed, err := b.measure(ctx, r, b.rate, b.fixed)
-	if err != nil {
-		return err
-	}
-	result.fixed = append(result.fixed, fixed)
-	capacity, err := b.capacity(ctx, r, result.capacity)
-	if err != nil {
-		return err
-	}
-	result.capacity = append(result.capacity, capacity)
-	return nil
-}
-
-// rest opens everything and reads what the streams cost while nothing happens.
-func (b *bench) rest(ctx context.Context, r *rig, t target, result *doorResult, fresh bool) error {
-	before := memoryKB(r.pids)
-	if err := r.open(ctx, t, result.streams, 1, b.payload); err != nil {
-		return err
-	}
-	if !fresh {
-		return nil
-	}
-	select {
-	case <-time.After(b.settle):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	result.memory = append(result.memory, (memoryKB(r.pids)-before)/float64(result.streams))
-	return nil
-}
-
-// Other processes make a step that is good look bad. disturbed is the share of
-// the machine beyond which they are blamed, and hushTime how long a step waits for
-// them to rest.
 const (
-	disturbed = 0.2
-	hushTime  = 2 * time.Second
+	kindFanOut  kind = iota // a fixed rate, then the capacity
+	kindIdle                // memory at rest
+	kindConnect             // CPU time of opening
+	kindPublish             // HTTP publishing, closed loop
+	kindStall               // a tenth of the streams stops reading
 )
 
-// measure takes one step, and the same again when it is bad: once, for one hiccup
-// of the machine is no limit of the server, or more often while others disturb.
-func (b *bench) measure(ctx context.Context, r *rig, rate float64, duration time.Duration) (s step, err error) {
-	for try := 0; try < 2 || try < 3 && s.others > disturbed; try++ {
-		hush(ctx)
-		if s, err = r.measure(ctx, rate, duration); err != nil {
-			return s, err
-		}
-		b.note("  %9.0f/s: p99 %6.1f ms, %5.2f µs, client %2.0f%%, others %2.0f%% %s",
-			rate, ms(s.p99), s.perDelivery(), 100*s.client, 100*s.others, s.bad)
-		if s.bad == "" {
-			return s, nil
-		}
-		if err := r.recover(ctx); err != nil {
-			return s, err
-		}
-	}
-	return s, nil
+// load is one scenario: how many streams follow how many topics, and what is
+// published to them.
+type load struct {
+	name       string
+	about      string
+	kind       kind
+	streams    int
+	topics     int // streams share them evenly
+	publishers int
+	payload    int           // bytes
+	rate       float64       // deliveries a second of the step at the fixed rate
+	p99        time.Duration // bound of a good step
+	stalled    int           // streams that will stop reading
 }
 
-// hush waits for a machine that rests.
-func hush(ctx context.Context) {
-	const look = 100 * time.Millisecond
-	for end := time.Now().Add(hushTime); time.Now().Before(end) && ctx.Err() == nil; {
-		before, err1 := machineCPU()
-		time.Sleep(look)
-		after, err2 := machineCPU()
-		if err1 != nil || err2 != nil || after-before <= disturbed*look.Seconds()*float64(runtime.NumCPU()) {
-			return
-		}
-	}
+// defaultPayload is used where a load says nothing else, in bytes.
+const defaultPayload = 120
+
+// loads are all scenarios, in the order in which they are measured.
+var loads = []load{
+	{name: "f100", about: "100 streams of one topic", streams: 100, topics: 1, publishers: 4, rate: 20000, p99: 100 * time.Millisecond},
+	{name: "f1000", about: "1,000 streams of one topic", streams: 1000, topics: 1, publishers: 4, rate: 20000, p99: 100 * time.Millisecond},
+	{name: "f5000", about: "5,000 streams of one topic", streams: 5000, topics: 1, publishers: 4, rate: 20000, p99: 500 * time.Millisecond},
+	{name: "t1000", about: "1,000 streams with a topic each", streams: 1000, topics: 1000, publishers: 16, rate: 5000, p99: 100 * time.Millisecond},
+	{name: "idle", about: "10,000 idle streams with a topic each", kind: kindIdle, streams: 10000, topics: 10000, publishers: 4},
+	{name: "idle1", about: "10,000 idle streams of one topic", kind: kindIdle, streams: 10000, topics: 1, publishers: 1},
+	{name: "connect", about: "2,000 streams with a topic each are opened", kind: kindConnect, streams: 2000, topics: 2000, publishers: 4},
+	{name: "connect1", about: "2,000 streams of one topic are opened", kind: kindConnect, streams: 2000, topics: 1, publishers: 1},
+	{name: "publish", about: "HTTP publishes over 64 kept-alive connections, counted at one stream", kind: kindPublish, streams: 1, topics: 1, publishers: 64, p99: time.Minute},
+	{name: "stall", about: "2,000 streams of one topic, 1,000-byte payloads; 200 stop reading", kind: kindStall, streams: 2000, topics: 1, publishers: 4, payload: 1000, rate: 40000, p99: time.Second, stalled: 200},
 }
 
-// capacity searches the highest good rate: by doubling from the fixed rate, or
-// in small steps around what the first run found.
-func (b *bench) capacity(ctx context.Context, r *rig, earlier []step) (best step, err error) {
-	start, factor, bisections := b.rate*2, 2.0, 2
-	if len(earlier) > 0 && earlier[0].asked > 0 {
-		start, factor, bisections = earlier[0].asked, 1.2, 1
-	}
-	found, err := search(start, factor, bisections, func(rate float64) (bool, error) {
-		s, err := b.measure(ctx, r, rate, b.try)
-		if err == nil && s.bad == "" && s.asked > best.asked {
-			best = s
-		}
-		return s.bad == "", err
-	})
-	if err == nil && found == 0 {
-		best.bad = "no rate was good"
-	}
-	return best, err
+// lane is a server and the way in which its streams are read.
+type lane struct {
+	name  string
+	about string
+	start func(ctx context.Context, e env, l load) (*server, error)
+	// takes reports whether the lane is measured by default; nil: in all fan-out,
+	// idle and connect scenarios.
+	takes func(l load) bool
+	ours  bool // a gateway of ours
+	named bool // the user asked for this very one: it is measured wherever it can be
 }
 
-// posting measures publishes over kept-alive HTTP connections, each answered when
-// the broker has acknowledged it, and counted at one stream.
-func (b *bench) posting(ctx context.Context) error {
-	return b.withGateway(ctx, b.streams, func(g *gateway) error {
-		r := b.rig(g.pids())
-		defer r.close()
-		if err := r.open(ctx, g.posting(), 1, b.publishers, b.payload); err != nil {
-			return err
-		}
-		if err := r.warm(ctx); err != nil {
-			return err
-		}
-		for range b.runs {
-			s, err := r.measure(ctx, 0, b.fixed)
-			if err != nil {
-				return err
+// env is what a server's start needs to know.
+type env struct {
+	dir      string // fresh for each start
+	self     string // this program
+	cores    cores
+	set      []string // further settings of the gateway
+	profiles profiles
+}
+
+// doors are the ways to read the gateway's streams that are measured.
+var doors = []struct {
+	name, about    string
+	door, upstream string
+	takes          func(load) bool
+}{
+	{"sse", "the gateway, SSE", "sse", "", except(kindPublish)},
+	{"ws", "the gateway, WebSocket, a frame a message", "ws", "", nil},
+	{"batch", "the gateway, WebSocket, batched frames", "batch", "", except(kindPublish)},
+	{"ws+mosquitto", "the gateway, WebSocket, with Mosquitto as its broker", "ws", "mosquitto", manyTopics},
+}
+
+// lanes are all servers: the gateways that were named, door by door, then the
+// floor and the peers.
+func lanes(gateways []named) (all []lane) {
+	for _, d := range doors {
+		for _, g := range gateways {
+			name := d.name
+			if g.name != "" {
+				name += "@" + g.name
 			}
-			b.posts = append(b.posts, s)
-			b.note("HTTP POST: %.0f/s, %.1f µs %s", s.answered, s.perPublish(), s.bad)
-			if s.bad == "" {
-				continue
-			}
-			if err := r.recover(ctx); err != nil {
-				return err
-			}
+			all = append(all, lane{name: name, about: d.about, start: gateway{g.path, d.door, d.upstream}.start, takes: d.takes, ours: true})
 		}
-		return nil
-	})
+	}
+	return append(all,
+		lane{name: "floor", about: "one blocking write for each message and socket, nothing else", start: startFloor, takes: fanOutOnly},
+		lane{name: "nchan-ws", about: "nginx with nchan, WebSocket", start: nchan{"ws"}.start, takes: nil},
+		lane{name: "nchan-sse", about: "nginx with nchan, SSE", start: nchan{"sse"}.start, takes: except(kindPublish)},
+		lane{name: "mosquitto", about: "Mosquitto, MQTT over WebSocket", start: startMosquitto, takes: except(kindPublish)},
+		lane{name: "mochi", about: "mochi-mqtt, MQTT over WebSocket", start: startMochi, takes: except(kindPublish)},
+	)
 }
 
-// largeIdle measures memory once more with many streams.
-func (b *bench) largeIdle(ctx context.Context) error {
-	for _, d := range b.doors {
-		if b.idle == 0 {
-			break
-		}
-		result := &doorResult{name: d.name, streams: b.idle}
-		err := b.withGateway(ctx, b.idle, func(g *gateway) error {
-			r := b.rig(g.pids())
-			defer r.close()
-			return b.rest(ctx, r, g.target(result.name), result, true)
-		})
+// named is a gateway's program; the name is empty when there is only one.
+type named struct{ name, path string }
+
+func except(kinds ...kind) func(load) bool {
+	return func(l load) bool { return !slices.Contains(kinds, l.kind) }
+}
+
+func fanOutOnly(l load) bool { return l.kind == kindFanOut }
+
+func manyTopics(l load) bool { return l.kind == kindFanOut && l.topics > 1 }
+
+// is reports whether name means this lane: its name, with or without the name of
+// a gateway, or a group.
+func (n lane) is(name string) bool {
+	door, _, _ := strings.Cut(n.name, "@")
+	return name == n.name || name == door || name == "fly" && n.ours || name == "peers" && !n.ours
+}
+
+// measures reports whether the lane is measured in the scenario.
+func (n lane) measures(l load) bool {
+	return n.takes == nil || n.takes(l) || n.named && l.kind != kindPublish
+}
+
+// runningLane is a server that somebody else has started and described.
+func runningLane(file, pids string) (lane, error) {
+	t, err := readTarget(file)
+	if err != nil {
+		return lane{}, err
+	}
+	s := server{target: t}
+	for _, part := range split(pids) {
+		pid, err := strconv.Atoi(part)
 		if err != nil {
-			return fmt.Errorf("%d idle streams, %s: %w", b.idle, d.name, err)
+			return lane{}, fmt.Errorf("-pids %q: must be numbers, separated by commas", pids)
 		}
-		b.large = append(b.large, result)
+		s.workers = append(s.workers, pid)
 	}
-	return nil
-}
-
-// targetRuns measures a server that runs already.
-func (b *bench) targetRuns(ctx context.Context, t target, pids []int) error {
-	result := &doorResult{name: t.Name, streams: b.streams}
-	b.doors = append(b.doors, result)
-	for run := range b.runs {
-		if err := b.fanOut(ctx, t, pids, result, run == 0); err != nil {
-			return fmt.Errorf("%s, run %d: %w", t.Name, run+1, err)
-		}
-		b.note("%s, run %d: %s", t.Name, run+1, result.last())
-	}
-	return nil
+	start := func(context.Context, env, load) (*server, error) { return &s, nil }
+	return lane{name: cmp.Or(t.Name, "target"), start: start}, nil
 }

@@ -76,15 +76,16 @@ func (l *leaky) post(w http.ResponseWriter, r *http.Request) {
 func measured(t *testing.T, tamper func(int, string) []string) step {
 	t.Helper()
 	l := &leaky{streams: map[chan string]struct{}{}, tamper: tamper}
-	server := httptest.NewServer(l)
-	defer server.Close()
-	r := &rig{pids: []int{os.Getpid()}, p99: time.Minute, patience: 2 * stallTime}
-	defer r.close() // before the server, which waits for its streams
-	described := target{Door: "sse", StreamURL: server.URL + "/", Ready: "event: live\n", Publish: "http", PublishURL: server.URL + "/"}
+	web := httptest.NewServer(l)
+	defer web.Close()
+	described := target{Topic: "any", Door: "sse", StreamURL: web.URL + "/", Ready: "event: live\n", Publish: "http", PublishURL: web.URL + "/"}
 	if err := described.validate(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.open(t.Context(), described, 3, 1, 120); err != nil {
+	r := &rig{server: &server{target: described, workers: []int{os.Getpid()}}, patience: 2 * stallTime,
+		load: load{streams: 3, topics: 1, publishers: 1, payload: 120, p99: time.Minute}}
+	defer r.close() // before the server, which waits for its streams
+	if err := r.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.warm(t.Context()); err != nil {

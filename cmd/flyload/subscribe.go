@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -15,8 +16,11 @@ import (
 )
 
 const (
-	handshakeTime = 20 * time.Second // for one stream to be live
-	dialsAtOnce   = 32
+	handshakeTime = 30 * time.Second // for one stream to be live
+	dialsAtOnce   = 64
+	// sources is how many loopback addresses the streams come from: one has ports
+	// for 28,000 connections, those of the last minute included.
+	sources = 8
 )
 
 // streams are all streams of a measurement, with the one goroutine that reads
@@ -25,18 +29,22 @@ type streams struct {
 	target target
 	reader *reader
 	all    []*streamConn
+	// stalled is how many of the first streams have small receive buffers, because
+	// they will stop reading.
+	stalled int
 }
 
-// openStreams opens n streams and returns when all are live. publishers is how
-// many publishers there will be.
-func openStreams(ctx context.Context, t target, n, publishers int) (*streams, error) {
+// openStreams opens the streams of l and returns when all are live. Stream i
+// follows topic i modulo the number of topics.
+func openStreams(ctx context.Context, t target, l load) (*streams, error) {
 	r, err := newReader()
 	if err != nil {
 		return nil, err
 	}
-	s := &streams{target: t, reader: r, all: make([]*streamConn, n)}
+	s := &streams{target: t, reader: r, all: make([]*streamConn, l.streams), stalled: l.stalled}
 	for i := range s.all {
-		s.all[i] = &streamConn{webSocket: t.Door == "ws", seen: make(checker, publishers)}
+		seen := newChecker(uint16(i%l.topics), l.topics, l.publishers) //nolint:gosec // at most 15,000
+		s.all[i] = &streamConn{index: i, door: t.Door, seen: seen}
 	}
 	if err := s.connect(ctx, s.all); err != nil {
 		s.close()
@@ -86,22 +94,27 @@ func (s *streams) connect(ctx context.Context, list []*streamConn) error {
 
 // open makes c live and hands its descriptor to the reader.
 func (s *streams) open(ctx context.Context, c *streamConn) error {
-	u, err := url.Parse(s.target.StreamURL)
+	t := s.target
+	u, err := url.Parse(t.fill(t.StreamURL, c.index, int(c.seen.topic)))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+c.index%sources))}} //nolint:gosec // 2 to 9
+	if c.index < s.stalled {
+		dialer.Control = smallBuffer
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // the duplicate stays
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	clear(c.seen)
+	clear(c.seen.last)
 	c.chunk = chunks{}
-	if c.rest, err = handshake(conn, u, s.target, c); err != nil {
+	if c.rest, err = handshake(conn, u, t, c); err != nil {
 		return err
 	}
 	if c.fd, err = duplicate(conn.(*net.TCPConn)); err != nil {
@@ -110,11 +123,23 @@ func (s *streams) open(ctx context.Context, c *streamConn) error {
 	return s.reader.adopt(c)
 }
 
+// smallBuffer lets the server notice early that a stream does not read. The size of
+// its segments is a network's: with those of loopback the kernel lets the server
+// write 2.5 MB ahead.
+func smallBuffer(_, _ string, c syscall.RawConn) (err error) {
+	controlErr := c.Control(func(fd uintptr) {
+		err = errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096),
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 1400))
+	})
+	return errors.Join(controlErr, err)
+}
+
 // handshake sends what the target wants and reads until the stream is live. It
 // returns the bytes behind the answer's head.
 func handshake(conn net.Conn, u *url.URL, t target, c *streamConn) ([]byte, error) {
 	headers, status := t.StreamHeaders, "200"
-	if c.webSocket {
+	if c.door != "sse" {
 		headers, status = append(upgradeHeaders(t.Subprotocol), headers...), "101"
 	} else {
 		headers = append([]string{"Accept: text/event-stream"}, headers...)
@@ -127,10 +152,8 @@ func handshake(conn net.Conn, u *url.URL, t target, c *streamConn) ([]byte, erro
 		return nil, err
 	}
 	c.chunk.on = isChunked(head)
-	for _, text := range t.Hello {
-		if _, err := conn.Write(clientFrame(opText, []byte(text))); err != nil {
-			return nil, err
-		}
+	if _, err := conn.Write(hello(t, c)); err != nil {
+		return nil, err
 	}
 	buf := make([]byte, 4096)
 	for !bytes.Contains(rest, []byte(t.Ready)) {
@@ -141,6 +164,18 @@ func handshake(conn net.Conn, u *url.URL, t target, c *streamConn) ([]byte, erro
 		rest = append(rest, buf[:n]...)
 	}
 	return rest, nil
+}
+
+// hello is all that the client says before the stream is live.
+func hello(t target, c *streamConn) (b []byte) {
+	if t.Door == "mqtt" {
+		b = clientFrame(opBinary, mqttConnect(fmt.Sprintf("flyload-sub-%d", c.index)))
+		return append(b, clientFrame(opBinary, mqttSubscribe(t.topic(int(c.seen.topic))))...)
+	}
+	for _, text := range t.Hello {
+		b = append(b, clientFrame(opText, []byte(t.fill(text, c.index, int(c.seen.topic))))...)
+	}
+	return b
 }
 
 // duplicate gives a descriptor that Go's own poller does not watch: it would be

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
@@ -26,6 +29,16 @@ type streamChange struct {
 // adds goes by the stream's own token. It answers when the broker has; the
 // snapshot and its live event come on the stream, with the filters named.
 func (d *Door) PatchStream(c echo.Context, p auth.Principal) error {
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	if err := q.Unknown(); err != nil {
+		return err
+	}
+	if mediaType(c.Request()) != echo.MIMEApplicationJSON {
+		return fault.New(fault.UnsupportedMedia, "the change is application/json")
+	}
 	body, err := d.body(c, maxStreamBody, fault.New(fault.TooLarge, "the body has more than %d bytes", maxStreamBody))
 	if err != nil {
 		return err
@@ -40,8 +53,14 @@ func (d *Door) PatchStream(c echo.Context, p auth.Principal) error {
 	}
 	if len(requests) > 0 {
 		ask := stream.Subscription{Requests: requests, Named: true}
-		o, err := s.Subscribe(c.Request().Context(), ask, func(stream.Outcome) []*wire.Event { return nil })
-		if err != nil {
+		ctx, cancel := context.WithTimeout(c.Request().Context(), d.options.Timeout)
+		defer cancel()
+		o, err := s.Subscribe(ctx, ask, func(stream.Outcome) []*wire.Event { return nil })
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return fault.New(fault.RateLimited, "the stream's client has not read yet what earlier changes brought").
+				Retry(time.Second).Because(err)
+		case err != nil:
 			return fault.New(fault.NotFound, "the stream has ended").Because(err)
 		}
 		stream.Answer(answers, o.Results)

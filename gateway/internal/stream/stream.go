@@ -467,7 +467,6 @@ const EndEvent = "end"
 // Close frees the stream, and returns when neither its sink nor any goroutine of
 // it is in use. The door calls it once, when it is done.
 func (s *Stream) Close() {
-	s.hub.Leave(s)
 	s.mu.Lock()
 	s.ended, s.closed = true, true
 	s.warnAt, s.endsAt = time.Time{}, time.Time{}
@@ -482,6 +481,7 @@ func (s *Stream) Close() {
 	}
 	s.leave()
 	s.mu.Unlock()
+	s.hub.Leave(s) // a Subscribe that is under way sees that the stream is closed, and does the same
 	s.shard.remove(s)
 	s.serving.Lock()
 	s.sink, s.finished = nil, true

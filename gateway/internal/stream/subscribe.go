@@ -114,6 +114,10 @@ func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outc
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed { // while the broker was asked
+		s.hub.Leave(s)
+		return o, errClosed
+	}
 	wanted := s.announce(q, o, j)
 	for _, e := range answer(o) {
 		s.pushEvent(e)

@@ -4,7 +4,8 @@
 //
 // # Connections of three kinds
 //
-// "live" holds all shared subscriptions, "publish" carries what clients publish,
+// "live" holds all shared subscriptions, "publish" (one or
+// more, a topic always on the same) carries what clients publish,
 // "snapshot" collects retained messages. They are apart because a SUBSCRIBE makes
 // the broker send the retained set to the whole connection, which delays or (by
 // queue limits) displaces live messages, and because a publish that a broker
@@ -36,6 +37,12 @@
 //     fails reads with an error of its own, and ending a conn ends the session.
 //   - Its publish and subscribe calls block while the socket does. So a session's
 //     sender makes them, and callers wait with their own contexts.
+//
+// # Publishes
+//
+// They go past the library, in a lane of their own (lane.go): joined in one write,
+// with many under way, each told once how it ended, in the order of sending. What
+// an ended connection left unanswered fails, and nothing here sends it again.
 //
 // # Order
 //

@@ -63,9 +63,11 @@ type link struct {
 	mu    sync.Mutex // guards the following
 	since time.Time  // of being down
 	cause error      // of being down; nil: not tried yet
+	alias string     // follows suffix once another client seems to use the identifier
 
-	warned time.Time // run's own
+	warned time.Time // run's own, as the following are
 	muted  int
+	kicks  int // sessions in a row that the broker ended soon and without a reason
 }
 
 // run keeps the connection up until ctx is done; a live session is then left as
@@ -92,7 +94,7 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 			if brief = time.Since(began) < settledAfter; !brief {
 				attempt, l.warned = 0, time.Time{}
 			}
-			err = s.conn.cause
+			err = l.judge(s, brief)
 		}
 		wait := l.backoff(attempt, err)
 		l.failed(err, wait)
@@ -108,6 +110,40 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 			return
 		}
 	}
+}
+
+// kicksNamed is after how many of them a session that is ended soon has a name: a
+// broker ends a connection when another client brings its identifier (3.1.1 section
+// 3.1.4), and both would go on like that for ever.
+const kicksNamed = 3
+
+// judge returns why s has ended, and changes the identifier when another client
+// seems to use it.
+func (l *link) judge(s *session, brief bool) error {
+	if !brief || !brokerEnded(s.conn.cause) || s.conn.lane != nil && s.conn.lane.left > 0 {
+		l.kicks = 0
+		return s.conn.cause
+	}
+	if l.kicks++; l.kicks < kicksNamed {
+		return s.conn.cause
+	}
+	id := l.clientID()
+	err := fmt.Errorf("another client seems to use the client identifier %q: the broker ended %d connections right after they came up: %w", id, l.kicks, s.conn.cause)
+	if l.kicks == kicksNamed {
+		l.mu.Lock()
+		l.alias = "x" + randomHex(3)
+		l.mu.Unlock()
+		l.log.Error("another client seems to use our client identifier; going on with a new one. Give each gateway an upstream.client_id of its own, or none",
+			"role", string(l.role), "client_id", id, "new", l.clientID(), "ended", l.kicks, "err", s.conn.cause)
+	}
+	return err
+}
+
+// clientID is the link's present client identifier.
+func (l *link) clientID() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.u.clientID(l.role, l.suffix+l.alias)
 }
 
 // sleep waits for d, or until it is hurried, and reports whether ctx was done.
@@ -128,7 +164,7 @@ func (l *link) sleep(ctx context.Context, d time.Duration, hurry <-chan struct{}
 // asking often.
 func (l *link) backoff(attempt int, err error) time.Duration {
 	var r refusal
-	if errors.As(err, &r) && r.credentials() {
+	if errors.As(err, &r) && r.credentials() || l.kicks > kicksNamed {
 		return l.u.o.BackoffMax
 	}
 	ceiling := min(l.u.o.BackoffMax, l.u.o.BackoffMin<<min(attempt, 20)) // an hour, doubled 20 times, still fits
@@ -138,7 +174,7 @@ func (l *link) backoff(attempt int, err error) time.Duration {
 func (l *link) connect(ctx context.Context, background *sync.WaitGroup) (*session, error) {
 	limited, cancel := context.WithTimeout(ctx, l.u.o.ConnectTimeout)
 	defer cancel()
-	s, err := l.u.open(limited, l.role, l.suffix, l.handle, background)
+	s, err := l.u.open(limited, l.role, l.clientID(), l.handle, background)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,8 @@ type Upstream struct {
 	metrics  *metrics
 	profile  profile
 	pace     *rate.Limiter // of SUBSCRIBE packets
-	instance string        // 128 random bits: this gateway's markers are its own
+	began    time.Time
+	instance string // 128 random bits: this gateway's markers are its own
 
 	overdue time.Duration // an unanswered publish this old condemns a full connection
 
@@ -51,7 +52,7 @@ func New(o Options) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{o: o, endpoint: ep, profile: profiles[o.Profile], pace: rate.NewLimiter(subscribeSecond, subscribeBurst), instance: randomHex(16), overdue: 30 * time.Second}
+	u := &Upstream{o: o, endpoint: ep, profile: profiles[o.Profile], pace: rate.NewLimiter(subscribeSecond, subscribeBurst), began: time.Now(), instance: randomHex(16), overdue: 30 * time.Second}
 	u.live, u.snapshot = newLive(u), newSnapshots(u)
 	u.links = []*link{u.live.first(), u.snapshot.link}
 	for _, g := range u.live.legs[1:] {
