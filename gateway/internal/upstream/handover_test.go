@@ -186,7 +186,7 @@ func TestOverlappingFiltersAtABrokerThatCopies(t *testing.T) {
 	if b.most != 1 {
 		t.Errorf("%d subscriptions of one connection overlapped", b.most)
 	}
-	for _, role := range []string{"live", "live2", "live3", "live4"} {
+	for _, role := range []string{"live", "live2", "live3", "live4", "live5", "live6"} {
 		if n := b.connections(role); n != 1 {
 			t.Errorf("%s connected %d times", role, n)
 		}
@@ -222,7 +222,7 @@ func churn(t *testing.T, u *upstream.Upstream, first, second mqtt.Filter) {
 			t.Fatal(err)
 		case answers[0] == nil:
 			held[f] = true
-		case fault.Is(answers[0], fault.Overloaded) && len(held) >= 4:
+		case fault.Is(answers[0], fault.Overloaded) && len(held) >= 6:
 			refused++
 		default:
 			t.Errorf("%s beside %v: %v", f, held, answers[0])

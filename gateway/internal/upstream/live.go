@@ -14,8 +14,9 @@ import (
 )
 
 // maxLegs is how many connections share the live subscriptions of a broker that
-// sends a copy for each overlapping one.
-const maxLegs = 4
+// sends a copy for each overlapping one: two to four for what is wanted, the rest for
+// wider ones that take the place of narrower ones, while both are held.
+const maxLegs = 6
 
 // live owns the connections that hold the shared subscriptions: one leg for a broker
 // that delivers once to a client, or maxLegs (handover.go says why).
@@ -384,6 +385,10 @@ func await(ctx context.Context, sessions []*session, done <-chan struct{}) error
 		n = 2
 	case <-ended[3]:
 		n = 3
+	case <-ended[4]:
+		n = 4
+	case <-ended[5]:
+		n = 5
 	}
 	return sessions[n].conn.cause
 }

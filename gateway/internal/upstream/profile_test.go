@@ -59,7 +59,7 @@ func TestBoundsOfAProfile(t *testing.T) {
 	o.Profile = "aws-iot"
 	u := ready(t, o)
 	var filters []mqtt.Filter
-	for n := range 4*49 + 3 {
+	for n := range 6*49 + 3 {
 		filters = append(filters, mqtt.Filter(fmt.Sprintf("t/%d", n)))
 	}
 	answers, err := u.Subscribe(within(t), filters, 1)
