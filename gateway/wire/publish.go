@@ -95,7 +95,7 @@ func Decode(data []byte, v any) error {
 	if loneSurrogate(data) {
 		return fault.New(fault.InvalidPayload, `the JSON holds half of a surrogate pair (\ud800 to \udfff), which is no character`)
 	}
-	if json.Valid(data) { // which bounds the depth, before anything recurses
+	if mayDouble(data) && json.Valid(data) { // the latter bounds the depth, before anything recurses
 		if name, twice := doubled(json.NewDecoder(bytes.NewReader(data))); twice {
 			return fault.New(fault.InvalidPayload, "the JSON member %q is given twice", printable(name))
 		}
