@@ -22,7 +22,7 @@ func TestDiscovery(t *testing.T) {
 	const says200 = `{"issuer":"` + provider + `","jwks_uri":"https://keys.example/set","extra":[1]}`
 	for what, row := range map[string]struct{ description, refused string }{
 		"as it should be":         {says200, ""},
-		"keys on this machine":    {`{"issuer":"` + provider + `","jwks_uri":"http://127.0.0.1:9/set"}`, ""},
+		"keys on this machine":    {`{"issuer":"` + provider + `","jwks_uri":"http://127.0.0.1:9/set"}`, "leads from https to this machine"},
 		"another issuer":          {strings.Replace(says200, "/realms/pets", "/realms/cats", 1), "is of another issuer"},
 		"the issuer with a slash": {strings.Replace(says200, `pets"`, `pets/"`, 1), "is of another issuer"},
 		"no issuer":               {`{"jwks_uri":"https://keys.example/set"}`, "is of another issuer"},
@@ -70,6 +70,20 @@ func TestDiscoveryWithSlash(t *testing.T) {
 	}
 	withIssuer(t, auth.Issuer{OIDC: "https://id.example/"}, server, func(t *testing.T, r *remote) {
 		r.want(t, "a token", signed("EdDSA", a, `{"alg":"EdDSA"}`, `{"iss":"https://id.example/","sub":"x","exp":4000000000}`), "")
+	})
+}
+
+// A provider on this machine may have its keys there, without TLS.
+func TestDiscoveryOnThisMachine(t *testing.T) {
+	a := edKey("a")
+	server := func(r *http.Request) (*http.Response, error) {
+		if r.URL.String() == "http://127.0.0.1:8/.well-known/openid-configuration" {
+			return says(`{"issuer":"http://127.0.0.1:8","jwks_uri":"http://localhost:9/set"}`)(r)
+		}
+		return says(oneKey("one", a))(r)
+	}
+	withIssuer(t, auth.Issuer{OIDC: "http://127.0.0.1:8"}, server, func(t *testing.T, r *remote) {
+		r.want(t, "a token", signed("EdDSA", a, `{"alg":"EdDSA"}`, `{"iss":"http://127.0.0.1:8","sub":"x","exp":4000000000}`), "")
 	})
 }
 

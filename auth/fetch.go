@@ -117,6 +117,9 @@ func (f fetcher) discover(ctx context.Context, provider string) (keysURL string,
 	if err := checkKeyURL(keysURL); err != nil {
 		return "", fmt.Errorf(`the provider's "jwks_uri" %w`, err)
 	}
+	if strings.HasPrefix(provider, "https:") && !strings.HasPrefix(keysURL, "https:") {
+		return "", errors.New(`the provider's "jwks_uri" leads from https to this machine, which a provider elsewhere has no business with`)
+	}
 	return keysURL, nil
 }
 

@@ -44,6 +44,7 @@ type remoteKeys struct {
 	metrics  metrics
 	store    func(keySet) // makes the set that of the issuer
 	wanted   chan struct{}
+	told     string // run's own: which keys were last told to be left out
 
 	mu      sync.Mutex    // guards what follows
 	running bool          // run is there to serve what is wanted
@@ -105,11 +106,21 @@ func (r *remoteKeys) fetch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", address, err)
 	}
+	r.tell(unfit)
+	r.store(set)
+	return nil
+}
+
+// tell warns of keys that are left out, once for as long as they are the same.
+func (r *remoteKeys) tell(unfit []error) {
+	text := fmt.Sprint(unfit)
+	if text == r.told {
+		return
+	}
+	r.told = text
 	for _, why := range unfit {
 		r.log.Warn("a key of an issuer is left out", "issuer", r.name, "err", why)
 	}
-	r.store(set)
-	return nil
 }
 
 func (r *remoteKeys) setRunning(running bool) {
@@ -142,6 +153,9 @@ func (r *remoteKeys) end(err error) {
 	defer r.mu.Unlock()
 	close(r.flight)
 	r.flight = nil
+	if errors.Is(err, context.Canceled) {
+		return // the gateway stops
+	}
 	was := r.failure
 	r.failure = err
 	r.loaded = r.loaded || err == nil

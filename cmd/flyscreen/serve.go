@@ -79,20 +79,7 @@ func runGateway(ctx context.Context, cfg *config.Config, log *slog.Logger, besid
 		besideEnded <- nil
 	}()
 
-	for running := true; running; {
-		running = false
-		select {
-		case <-hangups:
-			g.Reload()
-			running = true
-		case sig := <-signals:
-			log.Info("stopping; a second signal ends the process at once", "signal", sig.String())
-		case err = <-ended:
-			ended <- nil
-		case err = <-besideEnded:
-			besideEnded <- nil
-		}
-	}
+	err = awaitEnd(g, log, signals, hangups, ended, besideEnded)
 	stopped := make(chan error, 1)
 	go func() {
 		stopBeside()
@@ -116,6 +103,26 @@ func runGateway(ctx context.Context, cfg *config.Config, log *slog.Logger, besid
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
+	}
+}
+
+// awaitEnd reloads with each hangup, and returns when a signal asks for the end or,
+// with its error, when something has ended by itself.
+func awaitEnd(g *gateway.Gateway, log *slog.Logger, signals, hangups <-chan os.Signal, ended, besideEnded chan error) error {
+	for {
+		select {
+		case <-hangups:
+			g.Reload()
+		case sig := <-signals:
+			log.Info("stopping; a second signal ends the process at once", "signal", sig.String())
+			return nil
+		case err := <-ended:
+			ended <- nil
+			return err
+		case err := <-besideEnded:
+			besideEnded <- nil
+			return err
+		}
 	}
 }
 

@@ -34,6 +34,8 @@ func TestProblems(t *testing.T) {
 		{"", "http: {allowed_origins: ['http://*.example.com']}", "http.allowed_origins", "without https", "http: {allowed_origins: ['http://x.example.com']}"},
 		{"", "http: {allowed_origins: ['https://a.example:443']}", "http.allowed_origins", "default port", "http: {allowed_origins: ['https://a.example:80']}"},
 		{"", "http: {allowed_origins: ['https://a.example:99999']}", "http.allowed_origins", "no port that exists", "http: {allowed_origins: ['https://a.example:9999']}"},
+		{"", "http: {allowed_origins: ['https://b\u00fccher.example']}", "http.allowed_origins", "letters that browsers encode", "http: {allowed_origins: ['https://xn--bcher-kva.example']}"},
+		{"", "http: {allowed_origins: ['https://u@a.example']}", "http.allowed_origins", "more than scheme, host and port", "http: {allowed_origins: ['https://A.example']}"},
 		{"", "http: {allowed_origins: https://a.example}", "http.allowed_origins", "is not a list", "http: {allowed_origins: [https://a.example]}"},
 		{"", "http: {trusted_proxies: [proxy]}", "http.trusted_proxies", "is not an address range", "http: {trusted_proxies: ['2001:db8::/32']}"},
 		{"", "http: {trusted_proxies: [0.0.0.0/0]}", "http.trusted_proxies", "trusts everybody", "http: {trusted_proxies: [10.0.0.0/8]}"},

@@ -74,7 +74,7 @@ func findTools() error {
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin"); err != nil {
 		return err
 	}
-	for _, tool := range []string{"mosquitto", "mosquitto_pub", "mosquitto_sub", "node", "curl", "chromium"} {
+	for _, tool := range []string{"mosquitto", "mosquitto_passwd", "mosquitto_pub", "mosquitto_sub", "node", "curl", "chromium"} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
 			return fmt.Errorf("%s is missing: run make install", tool)

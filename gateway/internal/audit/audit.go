@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"flyscreen/auth"
@@ -83,9 +84,9 @@ func (l *Log) Record(ctx context.Context, d Decision) {
 	}
 	attrs := []slog.Attr{slog.String("req", r.ID)}
 	attrs = append(attrs, d.who(r)...)
-	attrs = append(attrs, slog.String("action", d.Action), slog.String("target", fault.Redact(d.Target)))
+	attrs = append(attrs, slog.String("action", d.Action), slog.String("target", shown(d.Target)))
 	if d.Rule != "" {
-		attrs = append(attrs, slog.String("rule", fault.Redact(d.Rule)))
+		attrs = append(attrs, slog.String("rule", shown(d.Rule)))
 	}
 	decision := "allowed"
 	if refused {
@@ -98,11 +99,23 @@ func (l *Log) Record(ctx context.Context, d Decision) {
 	switch {
 	case d.Err != nil:
 		f := fault.From(d.Err) // its cause is for other lines
-		attrs = append(attrs, slog.String("code", string(f.Code)), slog.String("reason", f.Detail))
+		attrs = append(attrs, slog.String("code", string(f.Code)), slog.String("reason", shown(f.Detail)))
 	case d.Outcome != "":
 		attrs = append(attrs, slog.String("outcome", d.Outcome))
 	}
 	l.log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
+}
+
+// maxShown bounds what a client says of itself in one line, in bytes.
+const maxShown = 1024
+
+// shown is s without credentials and not too long.
+func shown(s string) string {
+	s = fault.Redact(s)
+	if len(s) > maxShown {
+		s = strings.ToValidUTF8(s[:maxShown], "") + "…"
+	}
+	return s
 }
 
 // who says whose action it is.
@@ -116,7 +129,7 @@ func (d Decision) who(r *Request) (attrs []slog.Attr) {
 		return append(attrs, slog.Bool("anonymous", true))
 	}
 	for _, a := range []slog.Attr{
-		slog.String("subject", fault.Redact(p.Subject)), slog.String("issuer", p.Issuer), slog.String("credential", string(p.Kind)), slog.String("kid", fault.Redact(p.KeyID)),
+		slog.String("subject", shown(p.Subject)), slog.String("issuer", shown(p.Issuer)), slog.String("credential", string(p.Kind)), slog.String("kid", shown(p.KeyID)),
 	} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)

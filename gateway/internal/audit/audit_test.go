@@ -75,6 +75,17 @@ func TestRecord(t *testing.T) {
 	none.Record(ctx, refused) // no log, no line
 }
 
+// A line is not as long as what a client says.
+func TestLongLines(t *testing.T) {
+	long := strings.Repeat("é", 50_000)
+	got := lines(t, audit.All, func(l *audit.Log) {
+		l.Record(context.Background(), audit.Decision{Principal: auth.Principal{Subject: long}, Target: "a" + long, Err: fault.New(fault.OriginNotAllowed, "the origin %s", long)})
+	})
+	if len(got) != 1 || len(got[0]) > 5000 || !strings.Contains(got[0], "é…") || strings.Contains(got[0], "\\ufffd") {
+		t.Errorf("%d lines, the first has %d bytes", len(got), len(got[0]))
+	}
+}
+
 // The edge records only what nobody below has.
 func TestRecordedOnce(t *testing.T) {
 	request := audit.NewRequest("")

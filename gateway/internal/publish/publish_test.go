@@ -1,8 +1,10 @@
 package publish_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
@@ -61,6 +64,8 @@ func TestPublishRules(t *testing.T) {
 	over.Principal.Ends = time.Now().Add(-time.Millisecond)
 	soon := client("s")
 	soon.Principal.Ends = time.Now().Add(time.Hour)
+	held := client("s")
+	held.Principal.Grants.Deny = []mqtt.Filter{"pets/+/secret"}
 	for _, c := range []struct {
 		what   string
 		client publish.Client
@@ -69,6 +74,8 @@ func TestPublishRules(t *testing.T) {
 	}{
 		{"granted", client("s"), mqtt.Message{Topic: "pets/1", Payload: []byte("12345678")}, ""},
 		{"not granted", client("s"), mqtt.Message{Topic: "plants/1"}, fault.NotAuthorized},
+		{"beside a rule that denies", held, mqtt.Message{Topic: "pets/1/open"}, ""},
+		{"denied inside a grant", held, mqtt.Message{Topic: "pets/1/secret"}, fault.NotAuthorized},
 		{"too large", client("s"), mqtt.Message{Topic: "pets/1", Payload: []byte("123456789")}, fault.TooLarge},
 		{"valid for an hour", soon, mqtt.Message{Topic: "pets/1"}, ""},
 		{"expired", over, mqtt.Message{Topic: "pets/1"}, fault.TokenExpired},
@@ -130,6 +137,25 @@ func TestPublishWire(t *testing.T) {
 	}
 	if b.count() != 1 {
 		t.Errorf("%d messages reached the broker", b.count())
+	}
+}
+
+// Each publish has its line, with the rule that decided and without the payload.
+func TestPublishIsAudited(t *testing.T) {
+	var b bytes.Buffer
+	d := desk(&broker{}, func(o *publish.Options) { o.Audit = audit.New(slog.New(slog.NewTextHandler(&b, nil)), audit.All) })
+	held := client("s")
+	held.Principal.Grants.Deny = []mqtt.Filter{"pets/+/secret"}
+	for topic, want := range map[mqtt.Topic]string{
+		"pets/1":        `action=publish target=pets/1 rule=pets/# decision=allowed outcome=acknowledged`,
+		"pets/1/secret": `action=publish target=pets/1/secret rule=pets/+/secret decision=refused code=not-authorized`,
+		"plants":        `action=publish target=plants decision=refused code=not-authorized`,
+	} {
+		b.Reset()
+		_, _ = d.Publish(t.Context(), held, mqtt.Message{Topic: topic, Payload: []byte("geheim")})
+		if line := b.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, want) || !strings.Contains(line, "subject=s") || strings.Contains(line, "geheim") {
+			t.Errorf("%s: %s", topic, line)
+		}
 	}
 }
 
