@@ -36,48 +36,52 @@ const maxReconnectDelay = 5 * time.Second
 
 // Stream is one client's live subscription. Its methods are safe for concurrent
 // use. What it owes goes to the sink that Attach gives it; without one, Take.
+//
+// The fields that each delivery needs lie together: a message to a thousand streams
+// costs little more than fetching them from memory.
 type Stream struct {
+	shard    *shard
+	format   atomic.Pointer[Format]
+	expired  atomic.Bool // past the token's end
+	serving  sync.Mutex  // held while the sink is used; guards the next two
+	finished bool        // the sink gets nothing more
+	sink     Sink
+
+	mu      sync.Mutex // guards what follows up to subscribing; Hub's and shard's locks may be taken under it, never the other way round
+	marked  bool       // among the shard's ready ones
+	ended   bool       // an end event is queued: nothing more is
+	gone    bool       // nothing can be written any more
+	closed  bool
+	uniform bool   // mode is that of all subs
+	last    uint64 // Seq of the last live message
+	mode    Mode
+	joins   []*join
+	queue   queue
+	wake    chan struct{}
+	endsAt  time.Time // the token's end; zero: none
+	aside   aside
+
+	principal  auth.Principal
+	subs       []*subscription
+	effective  counts        // narrowed filters
+	unread     int           // joins of the client's that it has not read to the end
+	slotFree   chan struct{} // made by who waits for a slot
+	confirming context.CancelFunc
+	end        wire.End
+	warnAt     time.Time     // when the token's end is announced; zero: never, or done
+	over       chan struct{} // closed when gone; made by who needs it
+
+	subscribing sync.Mutex     // held through Subscribe
+	pending     sync.WaitGroup // goroutines of confirm
+
+	// The shard's, guarded by shard.mu:
+	duty   int // index among its duties, or -1
+	dutyAt time.Time
+
 	id       string
 	address  string
 	hub      *hub.Hub
 	registry *Registry
-	shard    *shard
-	expired  atomic.Bool // past the token's end
-	format   atomic.Pointer[Format]
-
-	// The shard's:
-	duty   int       // index among its duties, or -1; guarded by shard.mu
-	dutyAt time.Time // guarded by shard.mu
-
-	serving  sync.Mutex // held while the sink is used; guards the next two
-	sink     Sink
-	finished bool // the sink gets nothing more
-
-	mu         sync.Mutex // guards what follows; Hub's and shard's locks may be taken under it, never the other way round
-	principal  auth.Principal
-	queue      queue
-	marked     bool   // among the shard's ready ones
-	last       uint64 // Seq of the last live message
-	subs       []*subscription
-	mode       Mode // of all subs, if
-	uniform    bool
-	effective  counts // narrowed filters
-	joins      []*join
-	unread     int           // joins of the client's that it has not read to the end
-	slotFree   chan struct{} // made by who waits for a slot
-	confirming context.CancelFunc
-	aside      aside
-	ended      bool // an end event is queued: nothing more is
-	end        wire.End
-	warnAt     time.Time // when the token's end is announced; zero: never, or done
-	endsAt     time.Time // the token's end; zero: none
-	wake       chan struct{}
-	over       chan struct{} // closed when gone; made by who needs it
-	gone       bool          // nothing can be written any more
-	closed     bool
-
-	subscribing sync.Mutex     // held through Subscribe
-	pending     sync.WaitGroup // goroutines of confirm
 }
 
 // ID is the stream's name, unguessable and unique.
