@@ -39,10 +39,10 @@ func mayDouble(data []byte) bool {
 			end, escaped := stringEnd(data, i)
 			text := data[min(i+1, end):end]
 			i = end
-			if depth < 0 || nest[depth].array || named {
+			if depth < 0 || nest[depth].array || named { //nolint:gosec // depth is bounded above
 				continue
 			}
-			o := &nest[depth]
+			o := &nest[depth] //nolint:gosec // depth is bounded above
 			if escaped || o.n == plainMembers || o.has(text) {
 				return true
 			}

@@ -26,9 +26,9 @@ import (
 // after a quiet time at once.
 
 const (
-	paceMin    = time.Millisecond
-	paceMax    = 20 * time.Millisecond
-	paceFactor = 4 // a pass takes at most about this part of the time
+	shortestPause = time.Millisecond
+	longestPause  = 20 * time.Millisecond
+	pauseFactor   = 4 // a pass takes at most about this part of the time
 )
 
 // batch bounds one write to a client, so that a large backlog is passed on in
@@ -156,7 +156,7 @@ func (p *shard) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		pace := min(max(paceMin, paceFactor*ended.Sub(begun)), paceMax)
+		pace := min(max(shortestPause, pauseFactor*ended.Sub(begun)), longestPause)
 		if wait := pace - time.Since(begun); wait > 0 && !begun.IsZero() {
 			timer.Reset(wait)
 			select {

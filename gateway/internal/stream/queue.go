@@ -213,7 +213,7 @@ func (q *queue) take(into []Item, b budget, now time.Time, last, hold uint64) []
 		var item Item
 		fresh := q.batches == 0 && share > 0 && q.newest != nil && q.newest.ready(now)
 		switch {
-		case len(q.controls) > 0 && q.controls[0].at <= q.head && !(q.controls[0].last && fresh):
+		case len(q.controls) > 0 && q.controls[0].at <= q.head && (!q.controls[0].last || !fresh):
 			if item = q.takeControl(); item.Frame != nil && item.Frame.Seq > 0 {
 				item.Position = q.position(item.Frame.Seq, hold)
 			}

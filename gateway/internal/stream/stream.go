@@ -241,7 +241,7 @@ func (s *Stream) resync() {
 		s.confirming()
 	}
 	var ctx context.Context
-	ctx, s.confirming = context.WithCancel(context.Background()) //nolint:gosec // Close cancels it
+	ctx, s.confirming = context.WithCancel(context.Background())
 	s.pending.Go(func() { s.confirm(ctx, granted) })
 	if len(again.filters) > 0 {
 		s.begin(again)

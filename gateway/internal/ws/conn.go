@@ -32,7 +32,7 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	u.conn = &socket{Conn: conn, line: line.New(conn, u.options)}
 	u.conn.reader = bufio.NewReaderSize(u.conn, readBuffer)
 	if n := rw.Reader.Buffered(); n > 0 { // the client did not wait for our answer
-		early, _ := rw.Reader.Peek(n)
+		early, _ := rw.Peek(n)
 		u.conn.early = append(u.conn.early, early...)
 	}
 	return u.conn, bufio.NewReadWriter(u.conn.reader, bufio.NewWriterSize(u.conn, writeBuffer)), nil

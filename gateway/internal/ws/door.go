@@ -85,7 +85,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request) error {
 	})
 	if err != nil {
 		d.log.Debug("upgrade refused", "err", err)
-		return nil // the library has answered
+		return nil //nolint:nilerr // the library has answered
 	}
 	conn.SetReadLimit(-1) // receive has a limit that leaves the connection usable for the end frame
 	c.conn, c.socket, c.line = conn, upgrade.conn, upgrade.conn.line

@@ -68,10 +68,10 @@ func frame(dst []byte, start int) []byte {
 func appendHeader(dst []byte, size int) []byte {
 	switch {
 	case size < 126:
-		return append(dst, textFrame, byte(size))
+		return append(dst, textFrame, byte(size)) //nolint:gosec // it fits
 	case size < 1<<16:
-		return binary.BigEndian.AppendUint16(append(dst, textFrame, 126), uint16(size)) //nolint:gosec // it fits
+		return binary.BigEndian.AppendUint16(append(dst, textFrame, 126), uint16(size))
 	default:
-		return binary.BigEndian.AppendUint64(append(dst, textFrame, 127), uint64(size)) //nolint:gosec // not negative
+		return binary.BigEndian.AppendUint64(append(dst, textFrame, 127), uint64(size))
 	}
 }
