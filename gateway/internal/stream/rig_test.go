@@ -92,11 +92,16 @@ var small = stream.Limits{QueueMessages: 3, QueueBytes: 1 << 20, Filters: 3, Per
 // inBubble runs test with a bench whose time is the bubble's.
 func inBubble(t *testing.T, test func(b *bench)) {
 	t.Helper()
+	inBubbleWith(t, small, test)
+}
+
+func inBubbleWith(t *testing.T, limits stream.Limits, test func(b *bench)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, broker: &fakeBroker{refuse: map[mqtt.Filter]bool{}}}
 		log := slog.New(slog.DiscardHandler)
 		b.hub = hub.New(hub.Options{Source: b.broker, Retainer: b.broker, Logger: log})
-		b.streams = stream.NewRegistry(b.hub, small, log, nil)
+		b.streams = stream.NewRegistry(b.hub, limits, log, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = b.hub.Run(ctx) })
