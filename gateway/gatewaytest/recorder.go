@@ -106,11 +106,10 @@ func (r *Recorder) Note(l Line) error {
 	case "gap", "end", "error", "upstream":
 		return fmt.Errorf("after %d cuts: %s", r.Cuts, l.Raw)
 	case "ready":
-		if r.Cursor == "" {
-			r.Cursor = l.cursor()
-		} else if !l.Resumed {
+		if r.Cursor != "" && !l.Resumed {
 			return fmt.Errorf("after %d cuts, from %s: %s", r.Cuts, r.Cursor, l.Raw)
 		}
+		r.Cursor = l.cursor()
 	case "suback":
 		if r.Cursor != "" && !l.Resumed {
 			return fmt.Errorf("after %d cuts, from %s: %s", r.Cuts, r.Cursor, l.Raw)
@@ -165,11 +164,7 @@ func (g *Gateway) Record(t *testing.T, clients, cuts int, topics []string, conne
 		cutting.Go(func() {
 			conn := first[n]
 			for r.Cuts < cuts && !t.Failed() {
-				more := rand.IntN(60) //nolint:gosec // not a secret
-				if r.Cursor == "" {
-					more++
-				}
-				if err := r.follow(conn, more); err != nil {
+				if err := r.follow(conn, rand.IntN(60)); err != nil { //nolint:gosec // not a secret
 					t.Error(err)
 				}
 				conn.Cut()
@@ -196,18 +191,15 @@ func (g *Gateway) Record(t *testing.T, clients, cuts int, topics []string, conne
 	t.Logf("%d clients, %d cuts each, %d numbers on each of %d topics", clients, cuts, last, len(topics))
 }
 
-// follow reads until so many messages have come.
-func (r *Recorder) follow(c Connection, messages int) error {
-	for messages > 0 || r.Cursor == "" {
+// follow reads so many objects, or until there is a cursor.
+func (r *Recorder) follow(c Connection, objects int) error {
+	for ; objects > 0 || r.Cursor == ""; objects-- {
 		l, err := c.Next()
 		if err == nil {
 			err = r.Note(l)
 		}
 		if err != nil {
 			return err
-		}
-		if l.Type == "message" {
-			messages--
 		}
 	}
 	return nil
