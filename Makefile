@@ -7,12 +7,13 @@ BENCHFLAGS  ?=
 GO          := GOTOOLCHAIN=local go
 BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 BLACKBOX    := ./cmd/flyscreen/blackbox
+FAULTS      := ./cmd/flyscreen/faults
 # Debian puts mosquitto into sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
-.PHONY: build test install lint unit blackbox bench bench-install fuzz clean help
+.PHONY: build test install lint unit blackbox faults bench bench-install fuzz clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,11 +40,16 @@ lint: ## gofmt, vet, golangci-lint, and the API description
 # One package at a time: with the race detector several at once starve each other of the two cores that CI has.
 unit: ## unit and property tests and fuzz seeds
 	@echo "== unit tests"
-	$(GO) test -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v /blackbox)
+	$(GO) test -race -p 1 -timeout 8m $$($(GO) list ./... | grep -v -e /blackbox -e /faults)
 
-blackbox: ## the built program, driven from outside by clients that are not ours
+blackbox: ## the built program, driven from outside by clients that are not ours, and a short run of the faults
 	@echo "== black-box tests"
 	$(GO) test -race -count=1 -timeout 8m -v $(BLACKBOX) | grep -v '^=== '
+	@echo "== faults, the short form"
+	$(GO) test -race -count=1 -timeout 5m -v $(FAULTS) | grep -v '^=== '
+
+faults: ## the faults at length (15 min, root): broker and gateway killed, links, disks; prints the figures
+	FAULTS_RUN=full $(GO) test -count=1 -timeout 40m -v $(FAULTS) | grep -v '^=== '
 
 bench-install: ## the peers of the load run, pinned (apt-get)
 	@cmd/flyload/install

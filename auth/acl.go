@@ -9,31 +9,72 @@ import (
 	"flyscreen/gateway/mqtt"
 )
 
-// grantsOf reads the acl claim. A token without one is valid and may do nothing.
-// Grants in the other two places where a token could carry them are not
-// understood yet; such a token is refused, because ignoring them would look like
-// a broken grant.
+// grantsOf reads the grants of a token, from the three places where they may
+// stand: acl, scope and authorization_details. A token without any is valid and
+// may do nothing. What is malformed or unknown there refuses the whole token:
+// half of what its issuer meant would look like a grant that is broken.
 func grantsOf(claims map[string]any, maxGrants int, limits mqtt.Limits) (Grants, error) {
-	if err := refuseOtherGrants(claims); err != nil {
+	r := grantReader{claims: claims, limits: limits, most: maxGrants}
+	if err := r.acl(); err != nil {
 		return Grants{}, err
 	}
-	v, present := claims["acl"]
+	if err := r.scope(); err != nil {
+		return Grants{}, err
+	}
+	if err := r.details(); err != nil {
+		return Grants{}, err
+	}
+	return r.grants, nil
+}
+
+// grantReader gathers the grants of one token.
+type grantReader struct {
+	claims map[string]any
+	limits mqtt.Limits
+	most   int
+	count  int
+	grants Grants
+}
+
+// add fills a template in and grants it; where says where it stands.
+func (r *grantReader) add(where, template string, pub, sub bool) error {
+	if r.count++; r.count > r.most {
+		return invalid("the token holds more than %d grants", r.most)
+	}
+	s, err := fill(template, r.claims)
+	if err != nil {
+		return invalid("the grant %s %v", where, err)
+	}
+	f, err := parseGrant(s, r.limits)
+	if err != nil {
+		return invalid("the grant %s %v", where, err)
+	}
+	if pub {
+		r.grants.Pub = append(r.grants.Pub, f)
+	}
+	if sub {
+		r.grants.Sub = append(r.grants.Sub, f)
+	}
+	return nil
+}
+
+// acl reads the claim in the shape that EMQX reads too.
+func (r *grantReader) acl() error {
+	v, present := r.claims["acl"]
 	if !present {
-		return Grants{}, nil
+		return nil
 	}
 	acl, ok := v.(map[string]any)
 	if !ok {
-		return Grants{}, invalid(`the member "acl" is not an object`)
+		return invalid(`the member "acl" is not an object`)
 	}
 	for name := range acl {
 		switch name {
 		case "pub", "sub", "all":
 		default:
-			return Grants{}, invalid(`the member "acl" may only hold "pub", "sub" and "all"`)
+			return invalid(`the member "acl" may only hold "pub", "sub" and "all"`)
 		}
 	}
-	var grants Grants
-	left := maxGrants
 	for _, kind := range []string{"pub", "sub", "all"} {
 		v, present := acl[kind]
 		if !present {
@@ -41,39 +82,15 @@ func grantsOf(claims map[string]any, maxGrants int, limits mqtt.Limits) (Grants,
 		}
 		templates, ok := stringList(v)
 		if !ok {
-			return Grants{}, invalid(`the member "acl.%s" is not an array of strings`, kind)
+			return invalid(`the member "acl.%s" is not an array of strings`, kind)
 		}
-		if left -= len(templates); left < 0 {
-			return Grants{}, invalid(`the member "acl" holds more than %d grants`, maxGrants)
-		}
-		filters, err := grantFilters(kind, templates, claims, limits)
-		if err != nil {
-			return Grants{}, err
-		}
-		if kind != "sub" {
-			grants.Pub = append(grants.Pub, filters...)
-		}
-		if kind != "pub" {
-			grants.Sub = append(grants.Sub, filters...)
+		for i, template := range templates {
+			if err := r.add(fmt.Sprintf("acl.%s[%d]", kind, i), template, kind != "sub", kind != "pub"); err != nil {
+				return err
+			}
 		}
 	}
-	return grants, nil
-}
-
-func grantFilters(kind string, templates []string, claims map[string]any, limits mqtt.Limits) ([]mqtt.Filter, error) {
-	var filters []mqtt.Filter
-	for i, template := range templates {
-		s, err := fill(template, claims)
-		if err != nil {
-			return nil, invalid(`the grant acl.%s[%d] %v`, kind, i, err)
-		}
-		f, err := parseGrant(s, limits)
-		if err != nil {
-			return nil, invalid(`the grant acl.%s[%d] %v`, kind, i, err)
-		}
-		filters = append(filters, f)
-	}
-	return filters, nil
+	return nil
 }
 
 // parseGrant is mqtt.ParseFilter without shared subscriptions: "$share/g/x" is a
@@ -137,46 +154,17 @@ func placeholder(name string, claims map[string]any) (string, error) {
 		return "", fmt.Errorf("asks for the claim %q, which is not a string", member)
 	case value == "":
 		return "", fmt.Errorf("asks for the claim %q, which is empty", member)
-	case strings.ContainsAny(value, "/+#") || strings.ContainsFunc(value, unicode.IsControl):
-		return "", fmt.Errorf("asks for the claim %q, whose value holds one of / + # or a control character", member)
+	}
+	if err := checkValue(value); err != nil {
+		return "", fmt.Errorf("asks for the claim %q, whose value %w", member, err)
 	}
 	return value, nil
 }
 
-// refuseOtherGrants refuses grants in scope and authorization_details. Other
-// words in scope and other types of details belong to somebody else and do not
-// matter here.
-func refuseOtherGrants(claims map[string]any) error {
-	if v, present := claims["scope"]; present {
-		words, ok := stringList(v) // some issuers write an array
-		if one, isString := v.(string); isString {
-			words, ok = strings.Fields(one), true
-		}
-		if !ok {
-			return invalid(`the member "scope" is neither a string nor an array of strings`)
-		}
-		for _, word := range words {
-			if strings.HasPrefix(strings.TrimSpace(word), "mqtt:") {
-				return invalid(`grants in the member "scope" are not supported yet; put them into "acl"`)
-			}
-		}
-	}
-	v, present := claims["authorization_details"]
-	if !present {
-		return nil
-	}
-	details, ok := v.([]any)
-	if !ok {
-		return invalid(`the member "authorization_details" is not an array`)
-	}
-	for _, v := range details {
-		detail, ok := v.(map[string]any)
-		if !ok {
-			return invalid(`the member "authorization_details" holds something that is not an object`)
-		}
-		if detail["type"] == "mqtt" {
-			return invalid(`grants in the member "authorization_details" are not supported yet; put them into "acl"`)
-		}
+// checkValue refuses what would change the shape of the filter it is put into.
+func checkValue(value string) error {
+	if strings.ContainsAny(value, "/+#") || strings.ContainsFunc(value, unicode.IsControl) {
+		return errors.New("holds one of / + # or a control character")
 	}
 	return nil
 }

@@ -1,15 +1,18 @@
 package auth
 
 import (
-	"crypto/sha256"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"flyscreen/gateway/fault"
 	"flyscreen/gateway/mqtt"
 )
 
@@ -20,7 +23,8 @@ const (
 	DefaultLeeway        = 30 * time.Second
 )
 
-// Issuer is somebody whose tokens are accepted, with either a Secret or Keys.
+// Issuer is somebody whose tokens are accepted, with exactly one of Secret, Keys,
+// JWKSURL and OIDC.
 type Issuer struct {
 	// Name is the iss that the tokens carry. The issuer without a name takes all
 	// tokens that no other issuer's name fits, those without iss included.
@@ -29,8 +33,8 @@ type Issuer struct {
 	// not looked at.
 	Audience []string
 	// Algorithms that are accepted, of HS256, HS384, HS512 for a Secret and
-	// RS256…RS512, PS256…PS512, ES256…ES512, EdDSA for Keys. Empty: HS256 for a
-	// Secret, all that fit one of the Keys.
+	// RS256…RS512, PS256…PS512, ES256…ES512, EdDSA for keys. Empty: HS256 for a
+	// Secret, all that fit one of the keys.
 	Algorithms []string
 	// Secret is the shared key, at least as long as the algorithm's hash: 32, 48 or
 	// 64 bytes.
@@ -38,12 +42,22 @@ type Issuer struct {
 	// Keys is the content of a keys file: public keys or certificates as PEM, or a
 	// JWKS document. Of a certificate only the key counts, not the dates.
 	Keys []byte
+	// JWKSURL is where a JWKS document is fetched and kept fresh; https, or http on
+	// this machine.
+	JWKSURL string
+	// OIDC is the URL of an OpenID provider, whose description says where the keys
+	// are. It is the issuer's name too.
+	OIDC string
 }
 
 // Options configure an Authenticator.
 type Options struct {
 	// Issuers whose tokens are accepted. None: every token is refused.
 	Issuers []Issuer
+	// APIKeys, Passwords and ACL are the contents of the files; nil: there is no
+	// such file, and such credentials are refused. ACL says what the holders of API
+	// keys, passwords and client certificates may do.
+	APIKeys, Passwords, ACL []byte
 	// Anonymous is what a request without a credential may do. Empty: such a
 	// request is refused.
 	Anonymous Grants
@@ -52,66 +66,75 @@ type Options struct {
 	AllowTokenInQuery bool
 	// MaxTokenBytes bounds a token's length, default 8,192. A longer one is invalid.
 	MaxTokenBytes int
-	// MaxGrants bounds the entries of a token's acl claim, default 100. A token with
-	// more is invalid.
+	// MaxGrants bounds the grants in a token and in an API key, default 100. A token
+	// with more is invalid.
 	MaxGrants int
 	// Leeway is how far clocks may differ, default 30 s: tokens are accepted that
 	// much before nbf and after exp.
 	Leeway time.Duration
 	// Limits bound the filters in claims.
 	Limits mqtt.Limits
+	// Address is the client's address as limits count it, default the peer's. Who
+	// sends wrong passwords is slowed down by it.
+	Address func(*http.Request) string
+	// Changed is called when credentials that counted may count no more, or may
+	// allow something else: a key was withdrawn, a file was reloaded, something was
+	// revoked. Whoever keeps principals asks Current about each. It is called by
+	// Run and by the Set methods and must not call them.
+	Changed func()
+	// Transport does the requests to key servers; nil means one of the room's own.
+	Transport http.RoundTripper
+	// Logger says what becomes of key sets; nil means nothing is said.
+	Logger *slog.Logger
 	// Now is the clock, default time.Now.
 	Now func() time.Time
 	// Metrics takes the room's metrics; nil means none.
 	Metrics prometheus.Registerer
 }
 
-// Authenticator verifies credentials. It does no I/O and is safe for concurrent
-// use.
+// Authenticator verifies credentials. It is safe for concurrent use. Only its
+// goroutine, Run, does I/O: it keeps the key sets that are behind URLs fresh.
 type Authenticator struct {
 	issuers       []*issuer
+	fetcher       fetcher
 	anonymous     Grants
 	tokenInQuery  bool
 	maxTokenBytes int
 	maxGrants     int
 	leeway        time.Duration
 	limits        mqtt.Limits
+	address       func(*http.Request) string
+	changed       func()
 	now           func() time.Time
+	log           *slog.Logger
 	metrics       metrics
-	cache         *cache
+	tokens        *cache[Principal]
+	guard         *passwordGuard
+	tickets       *ticketStore
+	revocations   *revocations
+
+	// What files say at the moment; nil where there is no such file.
+	apiKeys   atomic.Pointer[apiKeys]
+	passwords atomic.Pointer[passwords]
+	acl       atomic.Pointer[aclFile]
 }
 
 // New checks the options and reads the keys. The error joins all complaints, each
-// with the issuer that it is about.
+// with what it is about.
 func New(o Options) (*Authenticator, error) {
-	a := &Authenticator{
-		anonymous:     Grants{Pub: slices.Clone(o.Anonymous.Pub), Sub: slices.Clone(o.Anonymous.Sub)},
-		tokenInQuery:  o.AllowTokenInQuery,
-		maxTokenBytes: orDefault(o.MaxTokenBytes, DefaultMaxTokenBytes),
-		maxGrants:     orDefault(o.MaxGrants, DefaultMaxGrants),
-		leeway:        orDefault(o.Leeway, DefaultLeeway),
-		limits:        o.Limits,
-		now:           o.Now,
-		cache:         newCache(),
-	}
-	if a.now == nil {
-		a.now = time.Now
-	}
-	complaints := o.validate()
-	names := map[string]bool{}
-	for n, i := range o.Issuers {
-		complain := func(err error) {
-			complaints = append(complaints, fmt.Errorf("issuer %d (%q): %w", n+1, i.Name, err))
+	a := newAuthenticator(o)
+	a.fetcher = newFetcher(o.Transport)
+	complaints := append(o.validate(), a.addIssuers(o.Issuers)...)
+	for _, file := range []struct {
+		text []byte
+		set  func([]byte) error
+	}{{o.APIKeys, a.setAPIKeys}, {o.Passwords, a.setPasswords}, {o.ACL, a.setACL}} {
+		if file.text == nil {
+			continue
 		}
-		if names[i.Name] {
-			complain(errors.New("has the name of an earlier issuer, so it would never be reached"))
+		if err := file.set(file.text); err != nil {
+			complaints = append(complaints, err)
 		}
-		names[i.Name] = true
-		built, errs := newIssuer(i)
-		for _, err := range errs {
-			complain(err)
-		}
-		a.issuers = append(a.issuers, built)
 	}
 	if len(complaints) == 0 {
 		var err error
@@ -122,10 +145,112 @@ func New(o Options) (*Authenticator, error) {
 	if len(complaints) > 0 {
 		return nil, errors.Join(complaints...)
 	}
+	for _, i := range a.issuers {
+		a.attach(i)
+	}
 	return a, nil
 }
 
-// validate returns the complaints about everything but the issuers.
+// newAuthenticator fills in the defaults.
+func newAuthenticator(o Options) *Authenticator {
+	a := &Authenticator{
+		anonymous:     o.Anonymous.clone(),
+		tokenInQuery:  o.AllowTokenInQuery,
+		maxTokenBytes: orDefault(o.MaxTokenBytes, DefaultMaxTokenBytes),
+		maxGrants:     orDefault(o.MaxGrants, DefaultMaxGrants),
+		leeway:        orDefault(o.Leeway, DefaultLeeway),
+		limits:        o.Limits,
+		address:       o.Address,
+		changed:       o.Changed,
+		now:           o.Now,
+		log:           o.Logger,
+		tokens:        newCache[Principal](),
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if a.changed == nil {
+		a.changed = func() {}
+	}
+	if a.address == nil {
+		a.address = func(r *http.Request) string { return r.RemoteAddr }
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.log = a.log.With("room", "auth")
+	a.guard = newPasswordGuard(a.now)
+	a.tickets = newTicketStore(a.now)
+	a.revocations = newRevocations(a.now)
+	return a
+}
+
+// addIssuers returns the complaints about them, each with its issuer.
+func (a *Authenticator) addIssuers(issuers []Issuer) (complaints []error) {
+	names := map[string]bool{}
+	for n, o := range issuers {
+		complain := func(err error) {
+			complaints = append(complaints, fmt.Errorf("issuer %d (%q): %w", n+1, o.Name, err))
+		}
+		built, errs := newIssuer(o, a.fetcher)
+		if names[built.name] {
+			complain(errors.New("has the name of an earlier issuer, so it would never be reached"))
+		}
+		names[built.name] = true
+		for _, err := range errs {
+			complain(err)
+		}
+		a.issuers = append(a.issuers, built)
+	}
+	return complaints
+}
+
+// attach gives an issuer's remote keys what they report to.
+func (a *Authenticator) attach(i *issuer) {
+	if i.remote == nil {
+		return
+	}
+	i.remote.log, i.remote.metrics = a.log, a.metrics
+	if len(i.audience) == 0 {
+		a.log.Warn("an issuer has no audience: whatever it signs, for whichever service, is accepted here", "issuer", i.name)
+	}
+	i.remote.store = func(set keySet) {
+		if i.setRemote(set) {
+			a.log.Info("keys of an issuer were withdrawn", "issuer", i.name)
+			a.changed()
+		}
+	}
+}
+
+// Run keeps the key sets behind URLs fresh until ctx is done. Without it tokens of
+// their issuers are refused with UpstreamUnavailable.
+func (a *Authenticator) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, i := range a.issuers {
+		if i.remote != nil {
+			wg.Go(func() { i.remote.run(ctx) })
+		}
+	}
+	<-ctx.Done()
+	wg.Wait()
+	a.fetcher.client.CloseIdleConnections()
+	return nil
+}
+
+// Ready returns a sentence for each issuer whose keys have never been there.
+func (a *Authenticator) Ready() (complaints []error) {
+	for _, i := range a.issuers {
+		if i.remote == nil {
+			continue
+		}
+		if err := i.remote.ready(); err != nil {
+			complaints = append(complaints, err)
+		}
+	}
+	return complaints
+}
+
+// validate returns the complaints about everything but issuers and files.
 func (o Options) validate() (complaints []error) {
 	if o.MaxTokenBytes < 0 {
 		complaints = append(complaints, errors.New("the bound of a token's bytes is negative"))
@@ -136,7 +261,7 @@ func (o Options) validate() (complaints []error) {
 	if o.Leeway < 0 {
 		complaints = append(complaints, errors.New("the leeway is negative"))
 	}
-	for _, f := range slices.Concat(o.Anonymous.Pub, o.Anonymous.Sub) {
+	for _, f := range slices.Concat(o.Anonymous.Pub, o.Anonymous.Sub, o.Anonymous.Deny) {
 		if _, err := parseGrant(string(f), mqtt.Limits{}); err != nil {
 			complaints = append(complaints, fmt.Errorf("anonymous grant %q: %w", f, err))
 		}
@@ -149,76 +274,4 @@ func orDefault[T int | time.Duration](v, otherwise T) T {
 		return otherwise
 	}
 	return v
-}
-
-// Token verifies a JSON Web Token in compact form and returns whom it stands for.
-// The error is a *fault.Error of kind TokenInvalid or TokenExpired whose detail
-// says why and holds nothing of the token's that was not verified.
-func (a *Authenticator) Token(token string) (Principal, error) {
-	p, cached, err := a.token(token)
-	a.metrics.token(cached, err)
-	return p, err
-}
-
-func (a *Authenticator) token(token string) (p Principal, cached bool, err error) {
-	if len(token) > a.maxTokenBytes {
-		return Principal{}, false, invalid("the token is longer than %d bytes", a.maxTokenBytes)
-	}
-	key := digest(sha256.Sum256([]byte(token)))
-	if p, cached = a.cache.get(key); cached {
-		if !a.now().Before(p.Ends) {
-			return Principal{}, true, expired(p.Expires)
-		}
-		return p, true, nil
-	}
-	c, err := parseCompact(token)
-	if err != nil {
-		return Principal{}, false, err
-	}
-	name, err := issuerOf(c.claims)
-	if err != nil {
-		return Principal{}, false, err
-	}
-	i := a.issuerFor(name)
-	if i == nil {
-		return Principal{}, false, invalid("the token's issuer is not known here")
-	}
-	if err := i.verify(c); err != nil {
-		return Principal{}, false, err
-	}
-	if p, err = a.readClaims(c.claims, i.audience); err != nil {
-		return Principal{}, false, err
-	}
-	p.Issuer = name
-	a.cache.put(key, p)
-	return p, false, nil
-}
-
-// issuerFor returns the issuer of that name, else the one without a name, else
-// nil. There is no second try with another when the token does not fit.
-func (a *Authenticator) issuerFor(name string) (rest *issuer) {
-	for _, i := range a.issuers {
-		if i.name == name {
-			return i
-		}
-		if i.name == "" {
-			rest = i
-		}
-	}
-	return rest
-}
-
-// Anonymous returns who a request without a credential is; ok is false when there
-// is no anonymous access.
-func (a *Authenticator) Anonymous() (p Principal, ok bool) {
-	if len(a.anonymous.Pub)+len(a.anonymous.Sub) == 0 {
-		return Principal{}, false
-	}
-	return Principal{Anonymous: true, Grants: a.anonymous}, true
-}
-
-// errNoCredential is the answer to a request that brings nothing where something
-// is needed.
-func errNoCredential() *fault.Error {
-	return fault.New(fault.Unauthenticated, "no credential was sent; send a token in the header Authorization: Bearer <token>")
 }

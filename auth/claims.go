@@ -2,12 +2,15 @@ package auth
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"flyscreen/gateway/fault"
 )
@@ -48,7 +51,24 @@ func (a *Authenticator) readClaims(claims map[string]any, audience []string) (Pr
 	if err != nil {
 		return Principal{}, err
 	}
-	return Principal{Subject: subject, Grants: grants, Expires: expires, Ends: expires.Add(a.leeway)}, nil
+	id, err := tokenIDOf(claims)
+	if err != nil {
+		return Principal{}, err
+	}
+	return Principal{Subject: subject, TokenID: id, Grants: grants, Expires: expires, Ends: expires.Add(a.leeway)}, nil
+}
+
+// tokenIDOf returns the token's jti; empty when there is none.
+func tokenIDOf(claims map[string]any) (string, error) {
+	v, present := claims["jti"]
+	if !present {
+		return "", nil
+	}
+	id, ok := v.(string)
+	if !ok {
+		return "", invalid(`the member "jti" is not a string`)
+	}
+	return id, nil
 }
 
 func subjectOf(claims map[string]any) (string, error) {
@@ -57,17 +77,28 @@ func subjectOf(claims map[string]any) (string, error) {
 		return "", invalid(`the member "sub" is missing`)
 	}
 	sub, ok := v.(string)
-	switch {
-	case !ok:
+	if !ok {
 		return "", invalid(`the member "sub" is not a string`)
-	case sub == "":
-		return "", invalid(`the member "sub" is empty`)
-	case len(sub) > maxSubjectBytes:
-		return "", invalid(`the member "sub" has more than %d bytes`, maxSubjectBytes)
-	case strings.ContainsFunc(sub, unicode.IsControl):
-		return "", invalid(`the member "sub" holds a control character`)
+	}
+	if err := checkSubject(sub); err != nil {
+		return "", invalid(`the member "sub" %v`, err)
 	}
 	return sub, nil
+}
+
+// checkSubject holds names of all kinds to one rule.
+func checkSubject(name string) error {
+	switch {
+	case name == "":
+		return errors.New("is empty")
+	case len(name) > maxSubjectBytes:
+		return fmt.Errorf("has more than %d bytes", maxSubjectBytes)
+	case !utf8.ValidString(name):
+		return errors.New("is not valid UTF-8")
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return errors.New("holds a control character")
+	}
+	return nil
 }
 
 // checkAudience wants one of the issuer's audiences in the token's, if the issuer

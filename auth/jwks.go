@@ -15,44 +15,64 @@ import (
 // here; RFC 7517 section 5 wants such keys ignored.
 var errNotForSignatures = errors.New("is not for verifying signatures")
 
-// readJWKS reads a JWK Set (RFC 7517 section 5). Keys for encryption and of
-// unknown types are left out, since providers publish them in the same set; a
-// broken key, a secret one, or one kid for two keys is an accident and refused.
+// readJWKS reads a JWK Set (RFC 7517 section 5) that the operator wrote. Keys for
+// encryption and of unknown types are left out, since providers publish them in
+// the same set; a broken key, a secret one, or one kid for two keys is an accident
+// and refused.
 func readJWKS(text []byte) (keySet, error) {
+	set, unfit, err := parseJWKS(text)
+	switch {
+	case err != nil:
+		return keySet{}, err
+	case len(unfit) > 0:
+		return keySet{}, unfit[0]
+	case len(set.keys) == 0:
+		return keySet{}, errNoKeys
+	}
+	return set, nil
+}
+
+var errNoKeys = errors.New("the JWKS document holds no key for verifying signatures")
+
+// parseJWKS reads a JWK Set and leaves out what must not be used: each unfit key
+// has its error. Of keys with one kid none is used, because nobody could say which
+// of them is meant. The set may come out empty.
+func parseJWKS(text []byte) (set keySet, unfit []error, err error) {
 	document, err := parseObject(text)
 	if err != nil {
-		return keySet{}, fmt.Errorf("the JWKS document %w", err)
+		return keySet{}, nil, fmt.Errorf("the JWKS document %w", err)
 	}
 	list, ok := document["keys"].([]any)
 	switch {
 	case document["kty"] != nil:
-		return keySet{}, errors.New(`the keys are a single JWK; write {"keys":[…]} around it`)
+		return keySet{}, nil, errors.New(`the keys are a single JWK; write {"keys":[…]} around it`)
 	case !ok:
-		return keySet{}, errors.New(`the JWKS document has no array "keys"`)
+		return keySet{}, nil, errors.New(`the JWKS document has no array "keys"`)
+	case len(list) > maxKeys:
+		return keySet{}, nil, fmt.Errorf("the keys are more than %d", maxKeys)
 	}
-	set := keySet{byID: true}
-	ids := map[string]bool{}
+	set.byID = true
+	doubled, ids := map[string]bool{}, map[string]bool{}
 	for n, v := range list {
 		jwk, ok := v.(map[string]any)
 		if !ok {
-			return keySet{}, fmt.Errorf("key %d of the JWKS document is not an object", n+1)
+			unfit = append(unfit, fmt.Errorf("key %d of the JWKS document is not an object", n+1))
+			continue
 		}
 		key, err := readJWK(jwk)
-		if err != nil && !errors.Is(err, errNotForSignatures) {
-			return keySet{}, fmt.Errorf("key %d of the JWKS document %w", n+1, err)
-		}
-		if key.hasID && ids[key.id] {
-			return keySet{}, fmt.Errorf(`key %d of the JWKS document has the "kid" of an earlier one`, n+1)
+		switch {
+		case key.hasID && ids[key.id]:
+			doubled[key.id] = true
+			unfit = append(unfit, fmt.Errorf(`key %d of the JWKS document has the "kid" of an earlier one`, n+1))
+		case err == nil:
+			set.keys = append(set.keys, key)
+		case !errors.Is(err, errNotForSignatures):
+			unfit = append(unfit, fmt.Errorf("key %d of the JWKS document %w", n+1, err))
 		}
 		ids[key.id] = ids[key.id] || key.hasID
-		if err == nil {
-			set.keys = append(set.keys, key)
-		}
 	}
-	if len(set.keys) == 0 {
-		return keySet{}, errors.New("the JWKS document holds no key for verifying signatures")
-	}
-	return set, nil
+	set.keys = slices.DeleteFunc(set.keys, func(k verifyKey) bool { return k.hasID && doubled[k.id] })
+	return set, unfit, nil
 }
 
 // readJWK reads one key. Its kid is set also when the key is not for signatures.
@@ -65,6 +85,9 @@ func readJWK(jwk map[string]any) (k verifyKey, err error) {
 		}
 	}
 	k.id, k.hasID = jwk["kid"].(string)
+	if len(k.id) > maxKeyIDBytes {
+		return k, fmt.Errorf(`has a "kid" of more than %d bytes`, maxKeyIDBytes)
+	}
 	if jwk["kty"] == "oct" || jwk["k"] != nil {
 		return k, errors.New("is symmetric; a secret does not belong into a set of public keys")
 	}
@@ -87,6 +110,9 @@ func readJWK(jwk map[string]any) (k verifyKey, err error) {
 		return k, err
 	}
 	if k.algorithms, err = algorithmsFor(k.public); err != nil {
+		return k, err
+	}
+	if k.print, err = fingerprint(k.public); err != nil {
 		return k, err
 	}
 	if alg, present := jwk["alg"].(string); present {

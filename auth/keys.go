@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -13,6 +14,8 @@ import (
 const (
 	maxKeysBytes = 1 << 20
 	maxKeys      = 100 // a token without kid may cost one signature check for each
+	// maxKeyIDBytes bounds a kid, which logs and principals carry.
+	maxKeyIDBytes = 255
 )
 
 // keySet is what a keys file holds.
@@ -28,6 +31,21 @@ type verifyKey struct {
 	hasID      bool
 	public     any      // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 	algorithms []string // that it may be used with
+	print      digest   // of the public key: two keys of one kid are not one key
+}
+
+// fingerprint tells keys apart, whatever their names.
+func fingerprint(public any) (digest, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return digest{}, errors.New("cannot be encoded")
+	}
+	return sha256.Sum256(der), nil
+}
+
+// holds reports whether the key of that fingerprint and kid is in the set.
+func (s keySet) holds(print digest, id string) bool {
+	return slices.ContainsFunc(s.keys, func(k verifyKey) bool { return k.print == print && k.id == id })
 }
 
 // readKeys reads the content of a keys file, which is a JWKS document if it
@@ -73,7 +91,11 @@ func readPEM(text []byte) (keySet, error) {
 		if err != nil {
 			return keySet{}, fmt.Errorf("PEM block %d: the key %w", n, err)
 		}
-		set.keys = append(set.keys, verifyKey{public: public, algorithms: algorithms})
+		print, err := fingerprint(public)
+		if err != nil {
+			return keySet{}, fmt.Errorf("PEM block %d: the key %w", n, err)
+		}
+		set.keys = append(set.keys, verifyKey{public: public, algorithms: algorithms, print: print})
 	}
 	return set, nil
 }
@@ -97,6 +119,9 @@ func publicKey(block *pem.Block) (any, error) {
 	return nil, fmt.Errorf("is of the type %q; a public key or a certificate is needed", block.Type)
 }
 
+// errUnknownKey is what a newer key set may heal.
+var errUnknownKey = invalid("the token names a key that its issuer does not have")
+
 // pick returns the keys that the token's signature may be from.
 func (s keySet) pick(c compact) ([]verifyKey, error) {
 	var fitting []verifyKey
@@ -112,7 +137,7 @@ func (s keySet) pick(c compact) ([]verifyKey, error) {
 	}
 	switch {
 	case !named:
-		return nil, invalid("the token names a key that its issuer does not have")
+		return nil, errUnknownKey
 	case len(fitting) == 0:
 		return nil, invalid("the token names a key that does not fit its algorithm")
 	}

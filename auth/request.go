@@ -1,9 +1,13 @@
 package auth
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"flyscreen/gateway/fault"
 )
@@ -11,61 +15,144 @@ import (
 // tokenParameter is the query parameter of RFC 6750 section 2.3.
 const tokenParameter = "access_token"
 
-// Request returns who r is from: the bearer of its token, or the anonymous
-// principal if r brings no credential at all. A credential that is bad, doubled or
-// of a kind that is not supported never makes a request anonymous. The error is a
-// *fault.Error: Unauthenticated, TokenInvalid, TokenExpired, or BadRequest for a
-// token in the query where that is not allowed.
+// keyHeader carries an API key.
+const keyHeader = "X-API-Key"
+
+// Request returns who r is from: who its one credential stands for (a token, an
+// API key, user and password, else the certificate of its connection), or the
+// anonymous principal if r brings none at all. A credential that is bad, doubled or
+// of a kind that is not accepted never makes a request anonymous. The error is a
+// *fault.Error: Unauthenticated, TokenInvalid, TokenExpired, BadRequest for two
+// credentials or for a token in the query where that is not allowed, RateLimited,
+// Overloaded or UpstreamUnavailable where a credential cannot be checked now.
 func (a *Authenticator) Request(r *http.Request) (Principal, error) {
-	token, err := a.credential(r)
+	c, err := a.credential(r)
 	if err != nil {
 		a.metrics.refused(err)
 		return Principal{}, err
 	}
-	if token != "" {
-		return a.Token(token)
+	if c.token != "" {
+		return a.Bearer(r.Context(), c.token)
+	}
+	p, err := a.other(r, c)
+	if err != nil {
+		a.metrics.refused(err)
+	}
+	return p, err
+}
+
+// other is Request for what is not a token.
+func (a *Authenticator) other(r *http.Request, c credential) (Principal, error) {
+	switch {
+	case c.apiKey != "":
+		return a.APIKey(c.apiKey)
+	case c.user != "":
+		return a.Password(r.Context(), c.user, c.password, a.address(r))
+	}
+	if p, shown, err := a.certificate(r); shown {
+		return p, err
 	}
 	p, ok := a.Anonymous()
 	if !ok {
-		err := errNoCredential()
-		a.metrics.refused(err)
-		return Principal{}, err
+		return Principal{}, errNoCredential()
 	}
 	return p, nil
 }
 
-// credential returns the request's one token; empty without an error when the
-// request brings no credential.
-func (a *Authenticator) credential(r *http.Request) (string, error) {
-	inQuery, err := a.queryToken(r.URL)
-	if err != nil {
-		return "", err
+// credential is what a request brings: one of the three, or nothing.
+type credential struct {
+	token, apiKey, user, password string
+}
+
+// credential returns the request's one credential; the zero value when it brings
+// none.
+func (a *Authenticator) credential(r *http.Request) (c credential, err error) {
+	if c.token, err = a.queryToken(r.URL); err != nil {
+		return credential{}, err
 	}
-	if len(r.Header.Values("X-API-Key")) > 0 {
-		return "", fault.New(fault.Unauthenticated, "API keys (X-API-Key) are not supported yet; send a token in the header Authorization: Bearer <token>")
-	}
-	headers := r.Header.Values("Authorization")
+	headers, keys := r.Header.Values("Authorization"), r.Header.Values(keyHeader)
 	switch {
-	case len(headers) == 0:
-		return inQuery, nil
 	case len(headers) > 1:
-		return "", fault.New(fault.Unauthenticated, "the request has %d Authorization headers; one is allowed", len(headers))
-	case inQuery != "":
+		return credential{}, fault.New(fault.Unauthenticated, "the request has %d Authorization headers; one is allowed", len(headers))
+	case len(keys) > 1:
+		return credential{}, fault.New(fault.Unauthenticated, "the request has %d X-API-Key headers; one is allowed", len(keys))
+	case len(headers) > 0 && c.token != "":
 		// RFC 6750 section 2: "Clients MUST NOT use more than one method to transmit
 		// the token in each request."
-		return "", fault.New(fault.BadRequest, "the token is both in the Authorization header and in the query; send it once")
+		return credential{}, fault.New(fault.BadRequest, "the token is both in the Authorization header and in the query; send it once")
+	case len(keys) > 0 && (len(headers) > 0 || c.token != ""):
+		return credential{}, fault.New(fault.BadRequest, "the request brings an API key and another credential; send one of them")
+	case len(keys) > 0 && keys[0] == "":
+		return credential{}, fault.New(fault.Unauthenticated, "the X-API-Key header is empty")
+	case len(keys) > 0:
+		return credential{apiKey: keys[0]}, nil
+	case len(headers) > 0:
+		return parseAuthorization(headers[0])
 	}
-	scheme, token, _ := strings.Cut(strings.TrimSpace(headers[0]), " ")
-	token = strings.TrimLeft(token, " ")
+	return c, nil
+}
+
+func parseAuthorization(header string) (credential, error) {
+	scheme, value, _ := strings.Cut(strings.TrimSpace(header), " ")
+	value = strings.TrimLeft(value, " ")
 	switch {
 	case strings.EqualFold(scheme, "Basic"):
-		return "", fault.New(fault.Unauthenticated, "user name and password (Basic) are not supported yet; send Authorization: Bearer <token>")
+		user, password, ok := parseBasic(value)
+		if !ok {
+			return credential{}, fault.New(fault.Unauthenticated, "the Authorization header is not of the form Basic base64(user:password)")
+		}
+		return credential{user: user, password: password}, nil
 	case !strings.EqualFold(scheme, "Bearer"):
-		return "", fault.New(fault.Unauthenticated, "the Authorization header is not of the form Bearer <token>")
-	case token == "":
-		return "", fault.New(fault.Unauthenticated, "the Authorization header holds no token")
+		return credential{}, fault.New(fault.Unauthenticated, "the Authorization header is not of the form Bearer <token>")
+	case value == "":
+		return credential{}, fault.New(fault.Unauthenticated, "the Authorization header holds no token")
 	}
-	return token, nil
+	return credential{token: value}, nil
+}
+
+// parseBasic reads user-pass (RFC 7617 section 2) as UTF-8. An empty user is
+// nobody.
+func parseBasic(value string) (user, password string, ok bool) {
+	text, err := base64.StdEncoding.DecodeString(value)
+	if err != nil || len(text) > maxSubjectBytes+1+maxPasswordBytes {
+		return "", "", false
+	}
+	user, password, ok = strings.Cut(string(text), ":")
+	return user, password, ok && checkSubject(user) == nil && utf8.ValidString(password)
+}
+
+// certificate returns whom the connection's certificate stands for: its subject's
+// common name, or else its first alternative name. shown is false when there is
+// none. The server has checked it against http.tls.client_ca.
+func (a *Authenticator) certificate(r *http.Request) (p Principal, shown bool, err error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.PeerCertificates) == 0 {
+		return Principal{}, false, nil
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	name := certificateName(leaf)
+	if err := checkSubject(name); err != nil {
+		return Principal{}, true, fault.New(fault.Unauthenticated, "the name in the client's certificate %v", err)
+	}
+	p, err = a.Current(Principal{
+		Kind: KindCertificate, Subject: name, Expires: leaf.NotAfter, Ends: leaf.NotAfter.Add(a.leeway), proof: sha256.Sum256(leaf.Raw),
+	})
+	return p, true, err
+}
+
+func certificateName(c *x509.Certificate) string {
+	switch {
+	case c.Subject.CommonName != "":
+		return c.Subject.CommonName
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	case len(c.EmailAddresses) > 0:
+		return c.EmailAddresses[0]
+	case len(c.URIs) > 0:
+		return c.URIs[0].String()
+	case len(c.IPAddresses) > 0:
+		return c.IPAddresses[0].String()
+	}
+	return ""
 }
 
 // queryToken returns the token from the query; empty when there is none.

@@ -19,8 +19,10 @@ func TestRequest(t *testing.T) {
 	const (
 		sendIt   = "no credential was sent; send a token in the header Authorization: Bearer <token>"
 		noQuery  = "a token in the query (access_token) is not accepted, because URLs are logged; send it in the header Authorization: Bearer <token>"
-		noKeys   = "API keys (X-API-Key) are not supported yet; send a token in the header Authorization: Bearer <token>"
-		noBasic  = "user name and password (Basic) are not supported yet; send Authorization: Bearer <token>"
+		noKeys   = "API keys are not accepted here; send a token in the header Authorization: Bearer <token>"
+		noBasic  = "user name and password (Basic) are not accepted here; send Authorization: Bearer <token>"
+		badBasic = "the Authorization header is not of the form Basic base64(user:password)"
+		twoKinds = "the request brings an API key and another credential; send one of them"
 		notOne   = "the query parameter access_token must hold one token"
 		noBearer = "the Authorization header is not of the form Bearer <token>"
 	)
@@ -46,7 +48,13 @@ func TestRequest(t *testing.T) {
 		{"other scheme", false, "", header{"Authorization": {"Digest x"}}, fault.Unauthenticated, noBearer},
 		{"basic", false, "", header{"Authorization": {"Basic ZGFzaDp4"}}, fault.Unauthenticated, noBasic},
 		{"API key", false, "", header{"X-Api-Key": {"x"}}, fault.Unauthenticated, noKeys},
-		{"API key and bearer", false, "", header{"X-Api-Key": {"x"}, "Authorization": {"Bearer " + token}}, fault.Unauthenticated, noKeys},
+		{"API key and bearer", false, "", header{"X-Api-Key": {"x"}, "Authorization": {"Bearer " + token}}, fault.BadRequest, twoKinds},
+		{"API key and query", true, "?access_token=" + token, header{"X-Api-Key": {"x"}}, fault.BadRequest, twoKinds},
+		{"two API keys", false, "", header{"X-Api-Key": {"x", "x"}}, fault.Unauthenticated, "the request has 2 X-API-Key headers; one is allowed"},
+		{"empty API key", false, "", header{"X-Api-Key": {""}}, fault.Unauthenticated, "the X-API-Key header is empty"},
+		{"basic, not base64", false, "", header{"Authorization": {"Basic dash:x"}}, fault.Unauthenticated, badBasic},
+		{"basic, no colon", false, "", header{"Authorization": {"Basic ZGFzaA=="}}, fault.Unauthenticated, badBasic},
+		{"basic, nobody", false, "", header{"Authorization": {"Basic Ong="}}, fault.Unauthenticated, badBasic},
 		{"bad token", false, "", header{"Authorization": {"Bearer x"}}, fault.TokenInvalid, "the token does not have three parts with dots between them"},
 		{"query", true, "?access_token=" + token, nil, "", ""},
 		{"query not allowed", false, "?access_token=" + token, nil, fault.BadRequest, noQuery},

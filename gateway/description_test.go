@@ -56,9 +56,11 @@ func spell(path string) string {
 	if head, found := strings.CutSuffix(path, "/*"); found {
 		return head + "/{topic}"
 	}
-	head, parameter, found := strings.Cut(path, "/:")
-	if found {
-		return head + "/{" + parameter + "}"
+	levels := strings.Split(path, "/")
+	for i, level := range levels {
+		if parameter, is := strings.CutPrefix(level, ":"); is {
+			levels[i] = "{" + parameter + "}"
+		}
 	}
-	return path
+	return strings.Join(levels, "/")
 }

@@ -7,9 +7,9 @@
 // internal/ws (WebSocket). Engines, which do the work: internal/stream (what one
 // client is owed, and the pump that writes it), internal/line (the way out to one
 // client), internal/hub (fan-out, window, snapshots), internal/publish (what a client
-// may publish), internal/upstream (the broker side), internal/broker (the embedded
-// broker). Package auth says who a request is and what it may do; config is read by
-// this package and the command only.
+// may publish), internal/audit (who did what), internal/upstream (the broker side),
+// internal/broker (the embedded broker). Package auth says who a request is and what
+// it may do; config is read by this package and the command only.
 //
 // The three ways through:
 //

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/wire"
 
 	"github.com/labstack/echo/v4"
@@ -25,6 +27,7 @@ func (g *Gateway) answerError(err error, c echo.Context) {
 		return
 	}
 	err = translate(err)
+	g.auditRefusal(c, err)
 	f := fault.From(err)
 	switch {
 	case f.Code != fault.Internal:
@@ -67,18 +70,35 @@ func (g *Gateway) panicked(v any) error {
 	return fmt.Errorf("panic: %v", v)
 }
 
-// observe counts the requests being served and writes one line for each. The
-// query is left out: it may hold a token.
+// auditRefusal records a refusal that nobody below has.
+func (g *Gateway) auditRefusal(c echo.Context, err error) {
+	r := c.Request()
+	if !audit.Refuses(err) || audit.From(r.Context()).Recorded() {
+		return
+	}
+	target, isTopic := strings.CutPrefix(r.URL.Path, "/v1/topics/")
+	if !isTopic {
+		target = strings.Join(r.URL.Query()["filter"], " ")
+	}
+	p, _ := c.Get(principalKey).(auth.Principal)
+	g.audit.Record(r.Context(), audit.Decision{Principal: p, Action: r.Method + " " + c.Path(), Target: target, Err: err})
+}
+
+// observe counts the requests being served, gives each an id, and writes one line
+// for each. The query is left out: it may hold a token.
 func (g *Gateway) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		g.doors.Add(1)
 		defer g.doors.Done()
+		request := audit.NewRequest(g.proxies.address(c.Request()))
+		c.SetRequest(c.Request().WithContext(audit.With(c.Request().Context(), request)))
+		c.Response().Header().Set("X-Request-Id", request.ID)
 		begun := time.Now()
 		if err := next(c); err != nil {
 			c.Error(err)
 		}
 		r := c.Request()
-		g.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", c.Response().Status, "took", time.Since(begun))
+		g.log.Debug("request", "req", request.ID, "method", r.Method, "path", r.URL.Path, "status", c.Response().Status, "took", time.Since(begun))
 		return nil
 	}
 }

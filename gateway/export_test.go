@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"flyscreen/gateway/config"
 )
@@ -29,3 +30,5 @@ func Routes(t *testing.T) (all []string) {
 	}
 	return all
 }
+
+func init() { watchEvery = 20 * time.Millisecond }

@@ -15,8 +15,10 @@ import (
 	"flyscreen/auth"
 	"flyscreen/gateway/config"
 	"flyscreen/gateway/internal/api"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/broker"
 	"flyscreen/gateway/internal/hub"
+	"flyscreen/gateway/internal/outbox"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/sse"
 	"flyscreen/gateway/internal/stream"
@@ -51,12 +53,14 @@ type Gateway struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	auth    *auth.Authenticator
+	audit   *audit.Log
 	origins origins
 	proxies proxies
 	tls     *tls.Config // for clients; nil without
 
 	broker   *broker.Broker // nil in front of a broker of its own
 	upstream *upstream.Upstream
+	outbox   *outbox.Outbox // nil when it is off
 	hub      *hub.Hub
 	streams  *stream.Registry
 	api      *api.Door
@@ -68,6 +72,7 @@ type Gateway struct {
 	doors       sync.WaitGroup // requests being served, hijacked ones too
 	failed      chan error     // the first fatal error of a running room
 	stopped     chan struct{}  // closed at the end of Stop
+	reload      chan struct{}  // asks for the files to be read now
 
 	mu    sync.Mutex // guards what follows
 	steps []step
@@ -76,20 +81,23 @@ type Gateway struct {
 
 // New checks cfg as far as that goes without I/O other than reading key files.
 func New(cfg *config.Config, o Options) (*Gateway, error) {
+	o.Logger = slog.New(redactor{o.Logger.Handler()})
 	g := &Gateway{
 		config:  cfg,
 		options: o,
 		log:     o.Logger.With("room", "gateway"),
+		audit:   audit.New(o.Logger, cfg.Log.Audit),
 		metrics: prometheus.NewRegistry(),
 		origins: origins(cfg.HTTP.AllowedOrigins),
 		proxies: proxies(cfg.HTTP.TrustedProxies),
 		failed:  make(chan error, 1),
 		stopped: make(chan struct{}),
+		reload:  make(chan struct{}, 1),
 	}
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var errs []error
 	var err error
-	g.auth, err = auth.New(authOptions(cfg, o.DevKey, g.metrics))
+	g.auth, err = auth.New(g.authOptions())
 	errs = append(errs, err)
 	g.tls, err = serverTLS(cfg.HTTP.TLS)
 	errs = append(errs, err)
@@ -108,23 +116,30 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-func authOptions(cfg *config.Config, devKey []byte, reg prometheus.Registerer) auth.Options {
+func (g *Gateway) authOptions() auth.Options {
+	cfg := g.config
 	o := auth.Options{
 		Anonymous:         auth.Grants{Pub: cfg.Auth.Anonymous.Pub, Sub: cfg.Auth.Anonymous.Sub},
+		APIKeys:           cfg.Auth.APIKeys.Text,
+		Passwords:         cfg.Auth.Passwords.Text,
+		ACL:               cfg.Auth.ACL.Text,
 		AllowTokenInQuery: cfg.Auth.AllowTokenInQuery,
 		MaxTokenBytes:     cfg.Limits.TokenBytes,
 		MaxGrants:         cfg.Limits.TokenGrants,
 		Leeway:            cfg.Limits.Leeway,
 		Limits:            cfg.TopicLimits(),
-		Metrics:           reg,
+		Address:           g.proxies.address,
+		Logger:            g.options.Logger,
+		Metrics:           g.metrics,
 	}
 	for _, i := range cfg.Auth.Issuers {
 		o.Issuers = append(o.Issuers, auth.Issuer{
-			Name: i.Issuer, Audience: i.Audience, Algorithms: i.Algorithms, Secret: []byte(i.Secret), Keys: i.Keys,
+			Name: i.Issuer, Audience: i.Audience, Algorithms: i.Algorithms,
+			Secret: []byte(i.Secret), Keys: i.Keys, JWKSURL: i.JWKSURL, OIDC: i.OIDC,
 		})
 	}
-	if cfg.UsesDevKey() && devKey != nil {
-		o.Issuers = append(o.Issuers, auth.Issuer{Secret: devKey})
+	if cfg.UsesDevKey() && g.options.DevKey != nil {
+		o.Issuers = append(o.Issuers, auth.Issuer{Secret: g.options.DevKey})
 	}
 	return o
 }
@@ -142,12 +157,14 @@ func (g *Gateway) build() error {
 		Username:         cfg.Upstream.Username,
 		Password:         string(cfg.Upstream.Password),
 		ClientID:         cfg.Upstream.ClientID,
+		Publishers:       cfg.Upstream.Connections,
 		TLS:              clientTLS,
 		KeepAlive:        limits.UpstreamKeepAlive,
 		PingTimeout:      limits.UpstreamPingTimeout,
 		BackoffMin:       limits.UpstreamBackoffMin,
 		BackoffMax:       limits.UpstreamBackoffMax,
 		MaxPacket:        max(1<<20, limits.PayloadBytes) + brokerExtra,
+		Profile:          cfg.Upstream.Profile,
 		SnapshotMessages: limits.SnapshotMessages,
 		SnapshotBytes:    limits.SnapshotBytes,
 		Logger:           log,
@@ -155,18 +172,21 @@ func (g *Gateway) build() error {
 		Deliver:          func(m mqtt.Message) { g.hub.Deliver(m) },
 		Link:             func(up bool) { g.hub.Link(up) },
 		Missed:           func(t mqtt.Topic) { g.hub.Missed(t) },
+		PublishLink:      g.publishLink,
 	})
 	if err != nil {
 		return err
 	}
 	g.hub = hub.New(hub.Options{
-		Source:      g.upstream,
-		Retainer:    g.upstream,
-		WindowAge:   limits.WindowAge,
-		WindowBytes: limits.WindowBytes,
-		Linger:      linger(limits.Linger),
-		Logger:      log,
-		Metrics:     g.metrics,
+		Source:              g.upstream,
+		Retainer:            g.upstream,
+		SettleBefore:        g.upstream.SettleBefore(),
+		WindowAge:           limits.WindowAge,
+		WindowBytes:         limits.WindowBytes,
+		Linger:              linger(limits.Linger),
+		FiltersPerSubscribe: g.upstream.FiltersPerSubscribe(),
+		Logger:              log,
+		Metrics:             g.metrics,
 	})
 	g.streams = stream.NewRegistry(g.hub, stream.Limits{
 		QueueMessages: limits.QueueMessages,
@@ -176,8 +196,13 @@ func (g *Gateway) build() error {
 		PerAddress:    limits.StreamsPerAddress,
 		Total:         limits.Streams,
 	}, log, g.metrics)
+	var target publish.Broker = g.upstream
+	if cfg.Outbox.Enabled {
+		g.outbox = g.newOutbox()
+		target = g.outbox
+	}
 	desk := publish.New(publish.Options{
-		Broker:       g.upstream,
+		Broker:       target,
 		Topics:       cfg.TopicLimits(),
 		PayloadBytes: limits.PayloadBytes,
 		DollarTopics: cfg.Upstream.DollarTopics,
@@ -185,6 +210,7 @@ func (g *Gateway) build() error {
 		Rate:         limits.PublishRate,
 		Burst:        limits.PublishBurst,
 		Timeout:      limits.PublishTimeout,
+		Audit:        g.audit,
 		Metrics:      g.metrics,
 	})
 	g.api = api.New(api.Options{
@@ -198,6 +224,10 @@ func (g *Gateway) build() error {
 		BodyTimeout:   limits.BodyTimeout,
 		Timeout:       limits.PublishTimeout,
 		Ready:         g.complaints,
+		Ticket:        g.auth.IssueTicket,
+		Audit:         g.audit,
+		Outbox:        g.outbox,
+		Upstream:      g.upstreamState,
 		Logger:        log,
 		Address:       g.proxies.address,
 	})
@@ -254,7 +284,7 @@ func (g *Gateway) complaints() (all []error) {
 	} else if err != nil {
 		all = append(all, err)
 	}
-	return all
+	return append(all, g.auth.Ready()...)
 }
 
 // URL is where clients find the gateway, after Start.

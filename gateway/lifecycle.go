@@ -50,9 +50,14 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	if err := g.build(); err != nil {
 		return err
 	}
+	if g.outbox != nil { // which outlives the upstream: what that leaves unanswered is kept
+		g.run("outbox", g.outbox.Run)
+	}
 	g.run("upstream", g.upstream.Run)
 	g.run("hub", g.hub.Run)
 	g.run("streams", g.streams.Run)
+	g.run("auth", g.auth.Run)
+	g.run("files", g.watchFiles)
 	g.onStop("doors", g.waitForDoors)
 	if g.main, err = g.listen(ctx, g.config.HTTP.Listen, g.router(), g.tls); err != nil {
 		return fmt.Errorf("http.listen: %w; choose another address with --listen", err)

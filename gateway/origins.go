@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 
 	"flyscreen/gateway/fault"
@@ -22,7 +21,8 @@ func (o origins) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r, h := c.Request(), c.Response().Header()
 		h.Add("Vary", "Origin")
-		origin := r.Header.Get("Origin")
+		sent := r.Header.Values("Origin")
+		origin := strings.Join(sent, " ") // of which browsers send one; two fit nothing below
 		if origin == "" || sameOrigin(origin, r) {
 			return next(c)
 		}
@@ -30,11 +30,11 @@ func (o origins) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 			return fault.New(fault.OriginNotAllowed, "the origin %q is not in http.allowed_origins", origin)
 		}
 		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Expose-Headers", "ETag, Retry-After, WWW-Authenticate")
+		h.Set("Access-Control-Expose-Headers", "ETag, Location, Retry-After, WWW-Authenticate, X-Request-Id")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 			h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match, Last-Event-ID")
+			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-API-Key")
 			h.Set("Access-Control-Max-Age", "600")
 			return c.NoContent(http.StatusNoContent)
 		}
@@ -42,14 +42,11 @@ func (o origins) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// sameOrigin compares host and port, and the scheme where it is known: a request
-// without TLS may have come through a proxy that ends it.
+// sameOrigin compares scheme, host and port with those of the request, as a whole:
+// an origin is nothing more than them (RFC 6454 section 6.2). A request without TLS
+// may have come through a proxy that ends it.
 func sameOrigin(origin string, r *http.Request) bool {
-	u, err := url.Parse(origin)
-	if err != nil || !strings.EqualFold(u.Host, r.Host) {
-		return false
-	}
-	return u.Scheme == "https" || u.Scheme == "http" && r.TLS == nil
+	return strings.EqualFold(origin, "https://"+r.Host) || r.TLS == nil && strings.EqualFold(origin, "http://"+r.Host)
 }
 
 func (o origins) allows(origin string) bool {

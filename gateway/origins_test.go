@@ -90,13 +90,21 @@ func TestSameOrigin(t *testing.T) {
 		{"http://" + host + ".evil.example", false},
 		{"http://evil.example", false},
 		{"ftp://" + host, false},
+		{"HTTP://" + host, true},
+		{"http://user@" + host, false},
+		{"http://" + host + "/", false},
+		{"http://" + host + "?", false},
+		{"http://" + host + ".", false},
+		{"http://evil.example@" + host, false},
+		{"http://" + host + " http://" + host, false},
+		{"//" + host, false},
 		{host, false},
 		{"null", false},
 	})
 }
 
 func TestAllowedOrigins(t *testing.T) {
-	g := gatewaytest.Start(t, "http.allowed_origins=https://app.example.com,http://localhost:3000,https://*.pets.example,https://*.ports.example:8443")
+	g := gatewaytest.Start(t, "http.allowed_origins=https://app.example.com,http://localhost:3000,https://*.pets.example,https://*.ports.example:8443,https://xn--bcher-kva.example,http://[::1]:3000")
 	checkOrigins(t, g, []origin{
 		{"https://app.example.com", true},
 		{"https://APP.example.com", true},
@@ -122,6 +130,21 @@ func TestAllowedOrigins(t *testing.T) {
 		{"https://evil.example#.pets.example", false},
 		{"https://evil.example:443.pets.example", false},
 		{"https://user@evil.pets.example", false},
+		{"https://app.example.com.", false},
+		{"https://app.example.com:443", false}, // browsers leave the default port out
+		{"https://app.example.com ", true},     // white space round a field's value is not part of it
+		{"https://app.example.com https://app.example.com", false},
+		{"https://app-example.com", false},
+		{"https://app.example.co", false},
+		{"https://app.example.comm", false},
+		{"https://app%2eexample.com", false},
+		{"https://\u0430pp.example.com", false}, // a Cyrillic letter
+		{"https://xn--pp-8cd.example.com", false},
+		{"https://xn--bcher-kva.example", true},
+		{"https://b\u00fccher.example", false}, // browsers send the line above for it
+		{"https://bucher.example", false},
+		{"http://[::1]:3000", true},
+		{"http://[::1]", false},
 		{"https://a.ports.example:8443", true},
 		{"https://a.ports.example", false},
 		{"https://a.ports.example:84430", false},

@@ -27,6 +27,7 @@ func (g *Gateway) router() *echo.Echo {
 	e.GET("/v1/topics", g.as(g.api.List))
 	e.POST("/v1/messages", g.as(g.api.Batch))
 	e.POST("/v1/authz/explain", g.as(g.api.Explain))
+	e.POST("/v1/tickets", g.as(g.api.Ticket))
 
 	e.GET("/v1/stream", g.as(func(c echo.Context, p auth.Principal) error {
 		return g.sse.Serve(c.Response(), c.Request(), p)
@@ -43,7 +44,7 @@ func (g *Gateway) router() *echo.Echo {
 		e.HEAD(path, page)
 	}
 	if g.config.HTTP.AdminListen == "" {
-		e.GET("/metrics", g.metricsPage(), loopbackOnly)
+		g.operations(e, loopbackOnly)
 		g.profiles(e, loopbackOnly)
 	}
 	return e
@@ -54,9 +55,19 @@ func (g *Gateway) adminRouter() *echo.Echo {
 	e := g.newEcho()
 	e.GET("/livez", g.api.Live)
 	e.GET("/readyz", g.api.Ready)
-	e.GET("/metrics", g.metricsPage())
+	g.operations(e)
 	g.profiles(e)
 	return e
+}
+
+// operations are for operators alone: on the admin listener, or for this machine.
+func (g *Gateway) operations(e *echo.Echo, guard ...echo.MiddlewareFunc) {
+	e.GET("/metrics", g.metricsPage(), guard...)
+	e.GET("/v1/upstream", g.api.Upstream, guard...)
+	e.GET("/v1/outbox", g.api.Outbox, guard...)
+	e.GET("/v1/outbox/:id", g.api.OutboxMessage, guard...)
+	e.DELETE("/v1/outbox/:id", g.api.OutboxDrop, guard...)
+	e.POST("/v1/outbox/:id/retry", g.api.OutboxRetry, guard...)
 }
 
 func (g *Gateway) newEcho() *echo.Echo {
@@ -68,6 +79,9 @@ func (g *Gateway) newEcho() *echo.Echo {
 	return e
 }
 
+// principalKey is where a request's principal is kept for the audit.
+const principalKey = "principal"
+
 // as makes a handler of one that needs to know who asks.
 func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
@@ -75,6 +89,7 @@ func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.Handle
 		if err != nil {
 			return err
 		}
+		c.Set(principalKey, p)
 		return serve(c, p)
 	}
 }

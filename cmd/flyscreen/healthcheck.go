@@ -66,12 +66,17 @@ func ownURL(s streams) string {
 	if s.getenv("FLYSCREEN_HTTP_TLS_CERT") != "" {
 		scheme = "https"
 	}
-	if host, port, err := net.SplitHostPort(listen); err == nil {
+	return scheme + "://" + onThisMachine(listen)
+}
+
+// onThisMachine is where this machine reaches a gateway that listens at address.
+func onThisMachine(address string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil {
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			listen = net.JoinHostPort("127.0.0.1", port)
+			return net.JoinHostPort("127.0.0.1", port)
 		}
 	}
-	return scheme + "://" + listen
+	return address
 }
 
 // askHealth returns nil if target answers 200.

@@ -95,7 +95,7 @@ func newRoot(s streams) *cobra.Command {
 			return badUsage("a command is missing")
 		},
 	}
-	root.AddCommand(newServe(s), newDemo(s), newToken(s), newCheck(s), newPub(s), newSub(s), newHealthcheck(s), newVersion(s))
+	root.AddCommand(newServe(s), newDemo(s), newToken(s), newKey(s), newPasswd(s), newCheck(s), newPub(s), newSub(s), newOutbox(s), newHealthcheck(s), newVersion(s))
 	root.SuggestionsMinimumDistance = 2
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd("completion")

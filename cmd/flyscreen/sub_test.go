@@ -55,14 +55,14 @@ func TestPubShowsWhatAnswers(t *testing.T) {
 	}{
 		{http.StatusNotFound, "text/html", "not like a gateway"},
 		{http.StatusMovedPermanently, "text/html", "not like a gateway"},
-		{http.StatusServiceUnavailable, "application/problem+json", "503 Broker unavailable: it is down (try again in 7 s)"},
+		{http.StatusServiceUnavailable, "application/problem+json", "503 Upstream unavailable: it is down (try again in 7 s)"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", c.kind)
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(c.status)
-			_, _ = w.Write([]byte(`{"title":"Broker unavailable","detail":"it is down"}`))
+			_, _ = w.Write([]byte(`{"title":"Upstream unavailable","detail":"it is down"}`))
 		}))
 		var out, say strings.Builder
 		code := run([]string{"pub", "a", "--data", "x", "--url", server.URL}, streams{in: strings.NewReader(""), out: &out, err: &say})

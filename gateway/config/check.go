@@ -15,7 +15,9 @@ func (l *loader) check(c *Config) {
 	l.checkListeners(c)
 	l.checkServerTLS(c.HTTP.TLS)
 	l.checkUpstream(c.Upstream)
+	l.checkProfile(c)
 	l.checkAnonymous(c)
+	l.checkAuth(c)
 	l.checkLimits(c.Limits)
 }
 
@@ -53,6 +55,18 @@ func same(a, b string) bool {
 
 func (l *loader) checkServerTLS(t ServerTLS) {
 	l.checkPair("http.tls", t.Cert, t.Key)
+	if t.ClientCA == "" {
+		return
+	}
+	if t.Cert == "" {
+		l.complain("http.tls.client_ca", wrong("set http.tls.cert and http.tls.key", "has no effect without TLS: only then do clients show a certificate"))
+		return
+	}
+	pem, err := readFile(t.ClientCA)
+	if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		err = wrong("name a file of PEM certificates", "the file %s holds no certificate", t.ClientCA)
+	}
+	l.complain("http.tls.client_ca", err)
 }
 
 // checkPair checks a certificate and its key under section.
@@ -106,6 +120,14 @@ func (l *loader) checkUpstream(u Upstream) {
 		err = wrong("name a file of PEM certificates", "the file %s holds no certificate", t.CA)
 	}
 	l.complain("upstream.tls.ca", err)
+}
+
+// checkAuth finds rules that nobody could fall under.
+func (l *loader) checkAuth(c *Config) {
+	if c.Auth.ACL.Path != "" && c.Auth.APIKeys.Path == "" && c.Auth.Passwords.Path == "" && c.HTTP.TLS.ClientCA == "" {
+		l.complain("auth.acl_file", wrong("set auth.passwords_file, auth.api_keys_file or http.tls.client_ca, or leave it out",
+			"has no effect: it is for the names of passwords, API keys and client certificates, and none of them is accepted"))
+	}
 }
 
 // checkAnonymous holds the filters to the configured limits.

@@ -19,6 +19,7 @@ type Config struct {
 	Upstream Upstream
 	Broker   Broker
 	Auth     Auth
+	Outbox   Outbox
 	Limits   Limits
 	Log      Log
 }
@@ -36,7 +37,7 @@ type HTTP struct {
 // ServerTLS names PEM files. Cert and Key are both set or both empty.
 type ServerTLS struct {
 	Cert, Key string
-	ClientCA  string // not supported yet, so always empty
+	ClientCA  string // PEM file of the authorities whose client certificates count; "" asks for none
 }
 
 // Upstream is the broker behind the gateway.
@@ -45,8 +46,8 @@ type Upstream struct {
 	Username     string
 	Password     Secret
 	ClientID     string   // the connections' common prefix; "" lets the gateway draw one
-	Connections  int      // always 1 for now
-	Profile      string   // not supported yet, so always empty
+	Connections  int      // on which the gateway publishes; a topic always takes the same one
+	Profile      string   // the kind of broker; "" is an unknown one
 	DollarTopics []string // prefixes such as "$aws/" under which "$" topics may be published to
 	TLS          ClientTLS
 }
@@ -64,21 +65,42 @@ type Broker struct {
 	Listen string // host:port, a loopback address
 }
 
+// Outbox keeps on disk, in DataDir, what cannot be delivered to the broker now.
+type Outbox struct {
+	Enabled  bool
+	MaxBytes int           // of all messages in it; beyond it they are refused
+	MaxAge   time.Duration // after which a message goes to quarantine
+}
+
 // Auth says who may do what.
 type Auth struct {
 	Issuers           []Issuer
 	Anonymous         Anonymous
+	APIKeys           File // made by flyscreen key new
+	Passwords         File // in the format of mosquitto_passwd
+	ACL               File // in the format of Mosquitto's acl_file
 	AllowTokenInQuery bool
 }
 
-// Issuer is one source of tokens. Exactly one of Secret and Keys is set.
+// File is a file whose content is read again when it changes; the zero value is
+// none.
+type File struct {
+	Path string
+	Text []byte // what it held when the configuration was loaded; not nil for a path
+}
+
+// Issuer is one source of tokens. Exactly one of Secret, Keys, JWKSURL and OIDC is
+// set.
 type Issuer struct {
 	Issuer     string // the token's iss; "" takes the tokens that no other issuer takes
 	Audience   []string
 	Algorithms []string // none: HS256 for a secret, the asymmetric ones for keys
 	Secret     Secret
+	SecretFile string // where Secret was read from; "" if it stands in the configuration itself
 	KeysFile   string
 	Keys       []byte // what KeysFile holds: PEM or a JWKS document
+	JWKSURL    string // of a JWKS document
+	OIDC       string // of an OpenID provider; it is the issuer too
 }
 
 // Anonymous is what requests without a credential may do; both empty refuses them.
@@ -126,11 +148,17 @@ type Limits struct {
 type Log struct {
 	Format string // json or text
 	Level  string // debug, info, warn or error
+	Audit  string // all, refusals or off: which decisions get a line
 }
 
-// UsesDevKey reports whether tokens are checked with the development key,
-// because no issuer is configured. Load allows that on loopback addresses only.
-func (c *Config) UsesDevKey() bool { return len(c.Auth.Issuers) == 0 }
+// UsesDevKey reports whether tokens are checked with the development key, because
+// no issuer is configured. It is for this machine only: where others can come it
+// does not count beside API keys, passwords or certificates, and Load refuses a
+// configuration that has none of them either.
+func (c *Config) UsesDevKey() bool {
+	others := c.Auth.APIKeys.Path != "" || c.Auth.Passwords.Path != "" || c.HTTP.TLS.ClientCA != ""
+	return len(c.Auth.Issuers) == 0 && (!others || isLoopback(c.HTTP.Listen))
+}
 
 // TopicLimits is what topics and filters from clients are held to.
 func (c *Config) TopicLimits() mqtt.Limits {

@@ -46,6 +46,9 @@ func readFile(path string) ([]byte, error) {
 	return b, nil
 }
 
+// ReadFile reads one of the files that a configuration names, as Load does.
+func ReadFile(path string) ([]byte, error) { return readFile(path) }
+
 // unwrapPath takes the path out of a file error, when the text around it names
 // the file already.
 func unwrapPath(err error) error {
@@ -54,6 +57,23 @@ func unwrapPath(err error) error {
 		return p.Err
 	}
 	return err
+}
+
+// ClientAuthorities reads the authorities whose client certificates count; nil
+// without any. Load has checked the file, so an error means that it changed since.
+func (t ServerTLS) ClientAuthorities() (*x509.CertPool, error) {
+	if t.ClientCA == "" {
+		return nil, nil
+	}
+	pem, err := readFile(t.ClientCA)
+	if err != nil {
+		return nil, fmt.Errorf("http.tls.client_ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("http.tls.client_ca: the file %s holds no certificate", t.ClientCA)
+	}
+	return pool, nil
 }
 
 // Config reads the files and makes of them what a TLS connection to the broker

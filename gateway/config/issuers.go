@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -76,6 +78,7 @@ func (i *Issuer) set(m member) (err error) {
 		i.Secret = Secret(s)
 	case "secret_file":
 		err = withFile(m.node, func(path string) (err error) {
+			i.SecretFile = path
 			i.Secret, err = readSecret(path)
 			return err
 		})
@@ -85,13 +88,36 @@ func (i *Issuer) set(m member) (err error) {
 			i.Keys, err = readKeys(path)
 			return err
 		})
-	default: // jwks_url, oidc
-		var s string
-		if s, err = scalarText(m.node); err == nil && s != "" {
-			err = wrong("use keys_file", "is not supported yet")
+	case "jwks_url":
+		i.JWKSURL, err = keyURL(m.node)
+	case "oidc":
+		if i.OIDC, err = keyURL(m.node); i.Issuer == "" {
+			i.Issuer = i.OIDC // the provider signs under its URL
 		}
 	}
 	return err
+}
+
+// keyURL reads the address of a key server. Whoever can change what comes from
+// there can sign any token.
+func keyURL(node ast.Node) (string, error) {
+	const example = "write https://id.example.com/…"
+	s, err := scalarText(node)
+	if err != nil || s == "" {
+		return "", err
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return "", wrong(example, "%s is not an https URL", quoteURL(s))
+	case u.User != nil:
+		return "", wrong("leave it out: keys are public", "holds a user name or password, which would show up in logs")
+	case u.Fragment != "":
+		return "", wrong("leave out what follows #", "has a fragment")
+	case u.Scheme == "http" && !isLoopback(net.JoinHostPort(u.Hostname(), "80")):
+		return "", wrong(example, "%q is without TLS, so that anybody on the way could put keys of his own in", s)
+	}
+	return s, nil
 }
 
 // withFile calls read with the path in node, unless that is empty.
@@ -127,29 +153,34 @@ func algorithm(s string) (string, error) {
 	return s, nil
 }
 
+// sources are the members of which an issuer has one.
+var sources = []string{"secret", "secret_file", "keys_file", "jwks_url", "oidc"}
+
 // check judges what the members say together.
 func (i *Issuer) check(members []member) error {
-	var sources []string
+	var given []string
 	for _, m := range members {
-		if text, err := scalarText(m.node); err == nil && text != "" && slices.Contains([]string{"secret", "secret_file", "keys_file"}, m.name) {
-			sources = append(sources, m.name)
+		if text, err := scalarText(m.node); err == nil && text != "" && slices.Contains(sources, m.name) {
+			given = append(given, m.name)
 		}
 	}
-	waiting := slices.ContainsFunc(members, func(m member) bool { return m.name == "jwks_url" || m.name == "oidc" })
 	switch {
-	case len(sources) == 0 && !waiting: // with jwks_url the complaint about it is enough
-		return wrong("add secret_file or keys_file", "has neither a secret nor keys to check tokens with")
-	case len(sources) > 1:
-		return wrong("keep one of them", "has %s at once", strings.Join(sources, " and "))
+	case len(given) == 0:
+		return wrong("add oidc, jwks_url, keys_file or secret_file", "has neither a secret nor keys to check tokens with")
+	case len(given) > 1:
+		return wrong("keep one of them", "has %s at once", strings.Join(given, " and "))
 	}
 	var complaints several
+	if i.OIDC != "" && i.Issuer != i.OIDC {
+		complaints.add(wrong("leave issuer out", "the issuer %q is not the provider %q, which signs under its own URL", i.Issuer, i.OIDC))
+	}
 	for _, name := range i.Algorithms {
 		need, known := algorithms[name]
 		switch {
 		case !known:
 		case i.Secret != "" && need == 0:
-			complaints.add(wrong("list HS256, HS384 or HS512, or use keys_file", "the algorithm %s needs keys, and this issuer has a secret", name))
-		case i.KeysFile != "" && need > 0:
+			complaints.add(wrong("list HS256, HS384 or HS512, or use keys", "the algorithm %s needs keys, and this issuer has a secret", name))
+		case given[0] != "secret" && given[0] != "secret_file" && need > 0:
 			complaints.add(wrong("take it out of algorithms: a public key is no secret", "the algorithm %s needs a secret, and this issuer has keys", name))
 		}
 	}

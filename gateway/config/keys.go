@@ -35,7 +35,7 @@ const (
 // keys is every setting, in the order of the documentation.
 var keys = []key{
 	text("data_dir", func(c *Config) *string { return &c.DataDir }, notEmpty).
-		flagged("data-dir", "`directory` that keeps the development key"),
+		flagged("data-dir", "`directory` that keeps the development key and the outbox"),
 
 	text("http.listen", func(c *Config) *string { return &c.HTTP.Listen }, address).
 		flagged("listen", "`host:port` for HTTP"),
@@ -45,7 +45,7 @@ var keys = []key{
 	prefixes("http.trusted_proxies"),
 	text("http.tls.cert", func(c *Config) *string { return &c.HTTP.TLS.Cert }, nil),
 	text("http.tls.key", func(c *Config) *string { return &c.HTTP.TLS.Key }, nil),
-	later("http.tls.client_ca", scalar),
+	text("http.tls.client_ca", func(c *Config) *string { return &c.HTTP.TLS.ClientCA }, nil),
 	boolean("http.pprof", func(c *Config) *bool { return &c.HTTP.PProf }),
 
 	text("upstream.url", func(c *Config) *string { return &c.Upstream.URL }, optional(brokerURL)).
@@ -56,8 +56,8 @@ var keys = []key{
 	secretFile("upstream.password_file").
 		flagged("upstream-password-file", "`file` that holds the password at the broker"),
 	text("upstream.client_id", func(c *Config) *string { return &c.Upstream.ClientID }, clientID),
-	oneConnection("upstream.connections"),
-	later("upstream.profile", scalar),
+	connections("upstream.connections", 16),
+	text("upstream.profile", func(c *Config) *string { return &c.Upstream.Profile }, optional(oneOf(profileNames...))),
 	texts("upstream.dollar_topics", func(c *Config) *[]string { return &c.Upstream.DollarTopics }, dollarPrefix),
 	text("upstream.tls.ca", func(c *Config) *string { return &c.Upstream.TLS.CA }, nil),
 	text("upstream.tls.cert", func(c *Config) *string { return &c.Upstream.TLS.Cert }, nil),
@@ -71,14 +71,14 @@ var keys = []key{
 	issuers("auth.issuers"),
 	filters("auth.anonymous.pub", func(c *Config) *filterList { return &c.Auth.Anonymous.Pub }),
 	filters("auth.anonymous.sub", func(c *Config) *filterList { return &c.Auth.Anonymous.Sub }),
-	later("auth.api_keys_file", scalar),
-	later("auth.passwords_file", scalar),
-	later("auth.acl_file", scalar),
+	contents("auth.api_keys_file", func(c *Config) *File { return &c.Auth.APIKeys }),
+	contents("auth.passwords_file", func(c *Config) *File { return &c.Auth.Passwords }),
+	contents("auth.acl_file", func(c *Config) *File { return &c.Auth.ACL }),
 	boolean("auth.allow_token_in_query", func(c *Config) *bool { return &c.Auth.AllowTokenInQuery }),
 
-	noOutbox("outbox.enabled"),
-	unused("outbox.max_bytes", bytesRule),
-	unused("outbox.max_age", durationRule),
+	boolean("outbox.enabled", func(c *Config) *bool { return &c.Outbox.Enabled }),
+	outboxBytes("outbox.max_bytes", 64*kib, 64*1024*mib),
+	outboxAge("outbox.max_age", time.Second, 365*24*time.Hour),
 
 	size("limits.payload_bytes", func(l *Limits) *int { return &l.PayloadBytes }, 1, 16*mib),
 	size("limits.topic_bytes", func(l *Limits) *int { return &l.TopicBytes }, 1, 65535),
@@ -118,6 +118,7 @@ var keys = []key{
 		flagged("log-format", "`format` of the log: text or json"),
 	text("log.level", func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")).
 		flagged("log-level", "least `level` that is logged: debug, info, warn or error"),
+	text("log.audit", func(c *Config) *string { return &c.Log.Audit }, oneOf("all", "refusals", "off")),
 }
 
 // Default is the built-in configuration: the embedded broker, everything on
@@ -128,6 +129,7 @@ func Default() *Config {
 		HTTP:     HTTP{Listen: "127.0.0.1:8080"},
 		Upstream: Upstream{Connections: 1},
 		Broker:   Broker{Listen: "127.0.0.1:1883"},
+		Outbox:   Outbox{Enabled: true, MaxBytes: 256 * mib, MaxAge: 24 * time.Hour},
 		Limits: Limits{
 			PayloadBytes: 256 * kib, TopicBytes: 1024, TopicLevels: 32, TokenBytes: 8 * kib, TokenGrants: 100,
 			RequestFilters: 16, ConnectionFilters: 100, StreamsPerSubject: 20, StreamsPerAddress: 200, Streams: 20_000,
@@ -140,7 +142,7 @@ func Default() *Config {
 			DrainTimeout: 20 * time.Second, BatchMessages: 1000,
 			SnapshotMessages: 10_000, SnapshotBytes: 16 * mib, Linger: 5 * time.Minute, Leeway: 30 * time.Second,
 		},
-		Log: Log{Format: "text", Level: "info"},
+		Log: Log{Format: "text", Level: "info", Audit: "all"},
 	}
 }
 

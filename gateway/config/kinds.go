@@ -150,6 +150,26 @@ func secretFile(name string) key {
 	}}
 }
 
+// contents is a key that names a file whose content counts. What it is good for is
+// judged in the room that uses it.
+func contents(name string, field func(*Config) *File) key {
+	return key{
+		name: name,
+		set: func(c *Config, v value) error {
+			if v.text == "" {
+				return nil
+			}
+			b, err := readFile(v.text)
+			if err != nil {
+				return err
+			}
+			*field(c) = File{Path: v.text, Text: append([]byte{}, b...)}
+			return nil
+		},
+		show: func(c *Config) any { return field(c).Path },
+	}
+}
+
 // boolean is a key that is true or false.
 func boolean(name string, field func(*Config) *bool) key {
 	return key{
@@ -259,40 +279,59 @@ func later(name string, k kind) key {
 // notYet is the complaint about whatever later releases bring.
 var notYet = wrong("leave it out or empty", "is not supported yet")
 
-// oneConnection is the key of the connections to the broker, of which there is
-// one of each role for now.
-func oneConnection(name string) key {
+// connections is the key of how many connections to the broker publish.
+func connections(name string, high int) key {
 	return key{
 		name: name,
-		set: func(_ *Config, v value) error {
-			if v.text == "1" {
-				return nil
+		set: func(c *Config, v value) error {
+			n, err := strconv.Atoi(v.text)
+			if err != nil || n < 1 || n > high {
+				return wrong(fmt.Sprintf("write a number from 1 to %d", high), "%q is not a number from 1 to %d", v.text, high)
 			}
-			return wrong("leave it out or write 1", "more than one connection is not supported yet")
+			c.Upstream.Connections = n
+			return nil
 		},
 		show: func(c *Config) any { return c.Upstream.Connections },
 	}
 }
 
-// noOutbox is the switch of the outbox, which can only be off.
-func noOutbox(name string) key {
-	return key{name: name, set: func(_ *Config, v value) error {
-		on, err := parseBool(v.text)
-		if err == nil && on {
-			return wrong("write false or leave it out", "is not supported yet")
-		}
-		return err
-	}}
+// outboxBytes is the key of the outbox's size.
+func outboxBytes(name string, low, high int) key {
+	return key{
+		name: name,
+		set: func(c *Config, v value) error {
+			n, err := parseBytes(v.text)
+			if err != nil {
+				return err
+			}
+			if n < low || n > high {
+				return wrong("", "%s is not from %s to %s", v.text, formatBytes(low), formatBytes(high))
+			}
+			c.Outbox.MaxBytes = n
+			return nil
+		},
+		show: func(c *Config) any { return formatBytes(c.Outbox.MaxBytes) },
+	}
 }
 
-// unused is a key that is checked but has no effect while what it belongs to is
-// switched off.
-func unused(name string, check func(string) error) key {
-	return key{name: name, set: func(_ *Config, v value) error { return check(v.text) }}
+// outboxAge is the key of how long a message may wait in the outbox.
+func outboxAge(name string, low, high time.Duration) key {
+	return key{
+		name: name,
+		set: func(c *Config, v value) error {
+			d, err := parseDuration(v.text)
+			if err != nil {
+				return err
+			}
+			if d < low || d > high {
+				return wrong("", "%s is not from %s to %s", v.text, formatDuration(low), formatDuration(high))
+			}
+			c.Outbox.MaxAge = d
+			return nil
+		},
+		show: func(c *Config) any { return formatDuration(c.Outbox.MaxAge) },
+	}
 }
-
-func bytesRule(s string) error    { _, err := parseBytes(s); return err }
-func durationRule(s string) error { _, err := parseDuration(s); return err }
 
 func notEmpty(s string) (string, error) {
 	if s == "" {

@@ -69,7 +69,7 @@ func TestNoSourcesGiveTheDefaults(t *testing.T) {
 }
 
 // TestDocumentedFile holds the whole documented file to its meaning: it is the
-// defaults, but for the outbox, which is on there and not built yet.
+// defaults.
 func TestDocumentedFile(t *testing.T) {
 	path := write(t, "flyscreen.yaml", `
 data_dir: ./flyscreen-data            # keys made for development, outbox, embedded broker
@@ -96,7 +96,7 @@ auth:
   passwords_file: ""
   acl_file: ""
   allow_token_in_query: false
-outbox: {enabled: false, max_bytes: 256MiB, max_age: 24h}
+outbox: {enabled: true, max_bytes: 256MiB, max_age: 24h}
 limits: {}
 routes: []
 `)
@@ -161,7 +161,7 @@ log: {format: json, level: debug}
 		{"queue", c.Limits.QueueBytes, 3_000_000},
 		{"rate", c.Limits.PublishRate, 0.5},
 		{"drain", c.Limits.DrainTimeout, 90 * time.Second},
-		{"log", c.Log, config.Log{Format: "json", Level: "debug"}},
+		{"log", c.Log, config.Log{Format: "json", Level: "debug", Audit: "all"}},
 	}
 	for _, check := range checks {
 		if !reflect.DeepEqual(check.got, check.want) {

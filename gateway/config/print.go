@@ -65,9 +65,14 @@ func showIssuers(issuers []Issuer) []yaml.MapSlice {
 				entry = append(entry, yaml.MapItem{Key: m.name, Value: m.list})
 			}
 		}
-		if issuer.KeysFile != "" {
+		switch {
+		case issuer.KeysFile != "":
 			entry = append(entry, yaml.MapItem{Key: "keys_file", Value: issuer.KeysFile})
-		} else {
+		case issuer.JWKSURL != "":
+			entry = append(entry, yaml.MapItem{Key: "jwks_url", Value: issuer.JWKSURL})
+		case issuer.OIDC != "":
+			entry = append(entry, yaml.MapItem{Key: "oidc", Value: issuer.OIDC})
+		default:
 			entry = append(entry, yaml.MapItem{Key: "secret", Value: issuer.Secret.String()})
 		}
 		out[i] = entry

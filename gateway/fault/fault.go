@@ -26,6 +26,7 @@ const (
 	OriginNotAllowed    Code = "origin-not-allowed"
 	NotFound            Code = "not-found"
 	MethodNotAllowed    Code = "method-not-allowed"
+	IdempotencyMismatch Code = "idempotency-mismatch"
 	NotAcceptable       Code = "not-acceptable"
 	RequestTimeout      Code = "request-timeout"
 	TooLarge            Code = "too-large"
@@ -50,9 +51,10 @@ type Error struct {
 	cause error
 }
 
-// New makes an Error whose detail is formatted as by fmt.Sprintf.
+// New makes an Error whose detail is formatted as by fmt.Sprintf. What looks like
+// a credential in it is masked.
 func New(code Code, format string, args ...any) *Error {
-	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+	return &Error{Code: code, Detail: Redact(fmt.Sprintf(format, args...))}
 }
 
 // Because returns a copy of e with the error that caused it.

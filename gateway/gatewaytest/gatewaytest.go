@@ -33,6 +33,18 @@ type Gateway struct {
 // configuration file, waits until it is ready, and stops it when the test ends.
 func Start(t testing.TB, settings ...string) *Gateway {
 	t.Helper()
+	g := StartCold(t, settings...)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	if err := g.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// StartCold is Start for a gateway that need not become ready.
+func StartCold(t testing.TB, settings ...string) *Gateway {
+	t.Helper()
 	flags := map[string]string{
 		"http.listen":   "127.0.0.1:0",
 		"broker.listen": "127.0.0.1:0",
@@ -70,9 +82,6 @@ func Start(t testing.TB, settings ...string) *Gateway {
 			t.Log(log.String())
 		}
 	})
-	if err := g.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
 	return &Gateway{Gateway: g, Log: log}
 }
 

@@ -30,4 +30,6 @@ const (
 	Acknowledged Delivery = "acknowledged"
 	// Sent means that a QoS 0 packet was written to the broker connection.
 	Sent Delivery = "sent"
+	// Queued means that the message is durable in the outbox and not yet at the broker.
+	Queued Delivery = "queued"
 )

@@ -23,6 +23,8 @@ type Publish struct {
 	Base64  *string         `json:"base64"`
 	QoS     *int            `json:"qos"`
 	Retain  bool            `json:"retain"`
+	// IdempotencyKey makes a repetition of the message be published once; "" is none.
+	IdempotencyKey string `json:"idempotency_key"`
 }
 
 // Bytes is the payload to publish: the JSON of payload as it was sent, the text,
@@ -72,6 +74,18 @@ type Delivery struct {
 	Delivery mqtt.Delivery `json:"delivery"`
 }
 
+// AppendDelivery appends the JSON of a Delivery, without reflection: a gateway does
+// little else.
+func AppendDelivery(dst []byte, topic mqtt.Topic, qos mqtt.QoS, delivery mqtt.Delivery) []byte {
+	dst = append(dst, `{"topic":`...)
+	dst = appendString(dst, string(topic))
+	dst = append(dst, `,"qos":`...)
+	dst = strconv.AppendUint(dst, uint64(qos), 10)
+	dst = append(dst, `,"delivery":"`...)
+	dst = append(dst, delivery...)
+	return append(dst, `"}`...)
+}
+
 // Decode reads the one JSON value in data into v, strictly: UTF-8, no unknown
 // members, nothing behind it. The fault names what is wrong in the client's terms.
 func Decode(data []byte, v any) error {
@@ -81,7 +95,7 @@ func Decode(data []byte, v any) error {
 	if loneSurrogate(data) {
 		return fault.New(fault.InvalidPayload, `the JSON holds half of a surrogate pair (\ud800 to \udfff), which is no character`)
 	}
-	if json.Valid(data) { // which bounds the depth, before anything recurses
+	if mayDouble(data) && json.Valid(data) { // the latter bounds the depth, before anything recurses
 		if name, twice := doubled(json.NewDecoder(bytes.NewReader(data))); twice {
 			return fault.New(fault.InvalidPayload, "the JSON member %q is given twice", printable(name))
 		}

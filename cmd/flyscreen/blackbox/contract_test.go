@@ -173,6 +173,11 @@ func (d *document) operation(r *http.Request) (string, *v3.Operation) {
 		path = "/v1/stream/{stream}"
 	case strings.HasPrefix(path, "/console/"):
 		path = "/console/{file}"
+	case strings.HasPrefix(path, "/v1/outbox/"):
+		_, action, more := strings.Cut(strings.TrimPrefix(path, "/v1/outbox/"), "/")
+		if path = "/v1/outbox/{id}"; more {
+			path += "/" + action
+		}
 	}
 	item := d.model.Paths.PathItems.GetOrZero(path)
 	if item == nil {

@@ -79,7 +79,7 @@ func TestBadCredentials(t *testing.T) {
 func TestEveryOperationIsGuarded(t *testing.T) {
 	s := boot(t, "embedded", nil)
 	for path, item := range suite.document.model.Paths.PathItems.FromOldest() {
-		target := strings.NewReplacer("{topic}", "guarded", "{file}", "console.js").Replace(path)
+		target := strings.NewReplacer("{topic}", "guarded", "{file}", "console.js", "{id}", "17").Replace(path)
 		for method, operation := range item.GetOperations().FromOldest() {
 			method = strings.ToUpper(method)
 			a := s.do(t, method, target, "", nil, "Origin", "https://elsewhere.example")

@@ -23,17 +23,9 @@ func TestWhatIsNotBuiltYetIsRefused(t *testing.T) {
 		refused("ws "+option, s.do(t, http.MethodGet, "/v1/ws?"+option, token, nil))
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		var body []byte
-		if method != http.MethodDelete {
-			body = []byte("x")
-		}
-		refused(method+" with Idempotency-Key", s.do(t, method, "/v1/topics/a", token, body, "Idempotency-Key", "k1"))
+		refused(method+" with Prefer: wait", s.do(t, method, "/v1/topics/a", token, nil, "Prefer", "wait=5"))
 	}
-	batch := []byte(`{"messages":[{"topic":"a","text":"x"}]}`)
-	refused("a batch with Idempotency-Key",
-		s.do(t, http.MethodPost, "/v1/messages", token, batch, "Content-Type", "application/json", "Idempotency-Key", "k1"))
 	refused("Prefer: wait", s.do(t, http.MethodGet, "/v1/topics/a", token, nil, "If-None-Match", `"x"`, "Prefer", "wait=5"))
-	wantProblem(t, "tickets", s.do(t, http.MethodPost, "/v1/tickets", token, nil), http.StatusNotFound, "not-found")
 
 	// The values that are built may be named.
 	st := s.open(t, "ndjson", token, "mode=all&on_slow=gap", "a")

@@ -11,9 +11,9 @@ import (
 
 // The broker dies and comes back: streams are told both and what it means, the
 // subscriptions are there again, readiness follows, and nothing is promised in
-// between.
+// between, as there is no outbox.
 func TestBrokerOutage(t *testing.T) {
-	s := boot(t, "mosquitto", nil)
+	s := boot(t, "mosquitto", map[string]any{"outbox.enabled": false})
 	token := everything(t)
 	streams := map[string]*stream{}
 	for _, door := range doors {
@@ -120,7 +120,7 @@ func (s *site) comeBack(t *testing.T, streams map[string]*stream, token string, 
 // A broker that no longer answers, though its connections stand, makes the
 // gateway say so; no publish is acknowledged meanwhile.
 func TestBrokerThatHangs(t *testing.T) {
-	s := boot(t, "mosquitto", nil)
+	s := boot(t, "mosquitto", map[string]any{"outbox.enabled": false})
 	token := everything(t)
 	s.publish(t, token, "hang/x", []byte("control"))
 	if err := s.mosquitto.cmd.Process.Signal(syscall.SIGSTOP); err != nil {

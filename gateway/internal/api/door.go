@@ -16,6 +16,8 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
+	"flyscreen/gateway/internal/outbox"
 	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
@@ -41,7 +43,12 @@ type Options struct {
 	BodyTimeout   time.Duration // within which the router makes a body come, for the answer when it did not
 	Timeout       time.Duration // to read retained messages
 	Ready         func() []error
-	Logger        *slog.Logger
+	// Ticket makes a ticket that stands for a principal.
+	Ticket   func(auth.Principal) (string, error)
+	Audit    *audit.Log                // may be nil
+	Outbox   *outbox.Outbox            // nil when it is off
+	Upstream func() wire.UpstreamState // the state of the connections to the broker
+	Logger   *slog.Logger
 	// Address is the client's address as the limits count it.
 	Address func(*http.Request) string
 }
@@ -70,10 +77,7 @@ func query(c echo.Context) (*wire.Query, error) {
 }
 
 // noHeaders refuses header fields that will mean something later.
-func noHeaders(r *http.Request, publishing bool) error {
-	if publishing && r.Header.Get("Idempotency-Key") != "" {
-		return wire.NotYet("the header Idempotency-Key")
-	}
+func noHeaders(r *http.Request) error {
 	for _, prefer := range r.Header.Values("Prefer") {
 		for _, one := range strings.FieldsFunc(prefer, func(r rune) bool { return r == ',' || r == ';' }) {
 			name, _, _ := strings.Cut(strings.TrimSpace(one), "=")

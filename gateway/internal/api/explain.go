@@ -74,6 +74,9 @@ func (d *Door) judgePublish(p auth.Principal, name string) (verdict, error) {
 		return verdict{}, err
 	}
 	by, ok := p.Grants.MayPublish(topic)
+	if !ok && by != "" {
+		return denied([]mqtt.Filter{by}, "the rule %q denies the topic", by), nil
+	}
 	if !ok {
 		return refuse("no publish grant contains the topic %q", topic), nil
 	}
@@ -90,8 +93,12 @@ func (d *Door) judgeSubscribe(p auth.Principal, name string, strict bool) (verdi
 	if err != nil {
 		return verdict{}, err
 	}
+	rules := p.Grants.DeniesIn(f)
 	if strict {
 		by, ok := p.Grants.Covers(f)
+		if !ok && len(rules) > 0 {
+			return denied(rules, "the rule %q denies something of the filter %q, and strict demands all of it", rules[0], f), nil
+		}
 		if !ok {
 			return refuse("no single subscribe grant contains the whole filter %q, as strict demands", f), nil
 		}
@@ -103,6 +110,9 @@ func (d *Door) judgeSubscribe(p auth.Principal, name string, strict bool) (verdi
 		}, nil
 	}
 	granted, by := p.Grants.Narrow(f)
+	if len(granted) == 0 && len(rules) > 0 {
+		return denied(rules, "the rule %q denies what subscribe grants allow of the filter %q, if they do", rules[0], f), nil
+	}
 	if len(granted) == 0 {
 		return refuse("no subscribe grant has a topic in common with the filter %q", f), nil
 	}
@@ -110,11 +120,21 @@ func (d *Door) judgeSubscribe(p auth.Principal, name string, strict bool) (verdi
 	if len(granted) != 1 || granted[0] != f {
 		reason = "the filter is narrowed to what the grants allow of it"
 	}
+	if len(rules) > 0 {
+		reason += fmt.Sprintf("; messages are left out whose topics a rule denies, such as %q", rules[0])
+	}
 	return verdict{Allowed: true, Granted: names(granted), By: names(by), Reason: reason}, nil
 }
 
 func refuse(format string, args ...any) verdict {
 	return verdict{Granted: []string{}, By: []string{}, Reason: fmt.Sprintf(format, args...)}
+}
+
+// denied is refuse with the rules that deny.
+func denied(rules []mqtt.Filter, format string, args ...any) verdict {
+	v := refuse(format, args...)
+	v.By = names(rules)
+	return v
 }
 
 func names(filters []mqtt.Filter) []string {

@@ -89,11 +89,11 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// Without the broker nothing is promised, and the answer says when to come back;
+// Without the broker, and without an outbox, nothing is promised, and the answer says when to come back;
 // with it everything works again.
 func TestBrokerGone(t *testing.T) {
 	b := mosquitto.Start(t)
-	g := gatewaytest.Start(t, "upstream.url="+b.URL(), "limits.upstream_backoff_min=10ms", "limits.upstream_backoff_max=50ms")
+	g := gatewaytest.Start(t, "upstream.url="+b.URL(), "outbox.enabled=false", "limits.upstream_backoff_min=10ms", "limits.upstream_backoff_max=50ms")
 	token := gatewaytest.All(t)
 	do(t, g, token, "PUT", "/v1/topics/a", "1").want(t, "PUT", 200, "")
 	do(t, g, "", "GET", "/readyz", "").want(t, "readyz", 200, "")

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"net/http"
 	"sync"
 	"time"
@@ -32,7 +33,8 @@ type result struct {
 }
 
 // Batch publishes up to a limit of messages and answers for each. Messages of one
-// topic are published one after the other, in order.
+// topic are published one after the other, in order. With an idempotency key a
+// repetition publishes what failed the first time, and only that.
 func (d *Door) Batch(c echo.Context, p auth.Principal) error {
 	q, err := query(c)
 	if err != nil {
@@ -41,10 +43,14 @@ func (d *Door) Batch(c echo.Context, p auth.Principal) error {
 	if err := q.Unknown(); err != nil {
 		return err
 	}
-	if err := noHeaders(c.Request(), true); err != nil {
+	if err := noHeaders(c.Request()); err != nil {
 		return err
 	}
-	messages, err := d.parseBatch(c)
+	key, err := idempotencyKey(c.Request())
+	if err != nil {
+		return err
+	}
+	messages, err := d.parseBatch(c, &key)
 	if err != nil {
 		return err
 	}
@@ -53,12 +59,18 @@ func (d *Door) Batch(c echo.Context, p auth.Principal) error {
 	}
 	client := d.client(c, p)
 	client.Patience = batchPatience
+	if key.Text != "" {
+		if err := d.options.Publish.CheckParts(client, key, len(messages)); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), batchTimeout)
 	defer cancel()
-	return answer(c, http.StatusOK, map[string][]result{"results": d.publishAll(ctx, client, messages)})
+	return answer(c, http.StatusOK, map[string][]result{"results": d.publishAll(ctx, client, key, messages)})
 }
 
-func (d *Door) parseBatch(c echo.Context) ([]wire.Publish, error) {
+// parseBatch reads the body, of which key gets the digest.
+func (d *Door) parseBatch(c echo.Context, key *publish.Key) ([]wire.Publish, error) {
 	media := mediaType(c.Request())
 	if media != echo.MIMEApplicationJSON && media != "application/x-ndjson" {
 		return nil, fault.New(fault.UnsupportedMedia, "a batch is application/json or application/x-ndjson")
@@ -67,6 +79,7 @@ func (d *Door) parseBatch(c echo.Context) ([]wire.Publish, error) {
 	if err != nil {
 		return nil, err
 	}
+	key.Of = sha256.Sum256(data)
 	if media == echo.MIMEApplicationJSON {
 		var batch struct {
 			Messages []wire.Publish `json:"messages"`
@@ -90,7 +103,7 @@ func (d *Door) parseBatch(c echo.Context) ([]wire.Publish, error) {
 }
 
 // publishAll keeps the order of each topic and runs different topics side by side.
-func (d *Door) publishAll(ctx context.Context, client publish.Client, messages []wire.Publish) []result {
+func (d *Door) publishAll(ctx context.Context, client publish.Client, key publish.Key, messages []wire.Publish) []result {
 	results := make([]result, len(messages))
 	queues := make(chan []int, len(messages))
 	byTopic := map[string][]int{}
@@ -110,7 +123,9 @@ func (d *Door) publishAll(ctx context.Context, client publish.Client, messages [
 		wg.Go(func() {
 			for queue := range queues {
 				for _, i := range queue {
-					results[i] = d.publishOne(ctx, client, &messages[i])
+					part := key
+					part.Part = i + 1
+					results[i] = d.publishOne(ctx, client, part, &messages[i])
 				}
 			}
 		})
@@ -119,8 +134,8 @@ func (d *Door) publishAll(ctx context.Context, client publish.Client, messages [
 	return results
 }
 
-func (d *Door) publishOne(ctx context.Context, client publish.Client, p *wire.Publish) result {
-	delivery, err := d.options.Publish.PublishWire(ctx, client, p)
+func (d *Door) publishOne(ctx context.Context, client publish.Client, key publish.Key, p *wire.Publish) result {
+	delivery, err := d.options.Publish.PublishWireKeyed(ctx, client, key, p)
 	if err != nil {
 		problem := wire.ProblemFrom(err)
 		return result{Problem: &problem}

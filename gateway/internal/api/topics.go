@@ -13,6 +13,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/publish"
 	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
@@ -79,7 +80,7 @@ func (d *Door) publish(c echo.Context, p auth.Principal, options func(*wire.Quer
 	if err := q.Unknown(); err != nil {
 		return err
 	}
-	if err := noHeaders(r, true); err != nil {
+	if err := noHeaders(r); err != nil {
 		return err
 	}
 	if m.Payload, err = d.body(c, d.options.Publish.MaxPayload(), d.options.Publish.TooLarge()); err != nil {
@@ -90,11 +91,33 @@ func (d *Door) publish(c echo.Context, p auth.Principal, options func(*wire.Quer
 			return err
 		}
 	}
-	delivery, err := d.options.Publish.Publish(r.Context(), d.client(c, p), m)
+	key, err := idempotencyKey(r)
 	if err != nil {
 		return err
 	}
-	return answer(c, status(delivery), wire.Delivery{Topic: string(m.Topic), QoS: m.QoS, Delivery: delivery})
+	delivery, replayed, err := d.options.Publish.PublishKeyed(r.Context(), d.client(c, p), key, m)
+	if err != nil {
+		return err
+	}
+	if replayed {
+		c.Response().Header().Set(replayedHeader, "true")
+	}
+	return c.Blob(status(delivery), echo.MIMEApplicationJSON, append(wire.AppendDelivery(nil, m.Topic, m.QoS, delivery), '\n'))
+}
+
+// replayedHeader says that an answer is the first request's with this key.
+const replayedHeader = "Idempotency-Replayed"
+
+// idempotencyKey reads the header; there may be one.
+func idempotencyKey(r *http.Request) (publish.Key, error) {
+	fields := r.Header.Values("Idempotency-Key")
+	if len(fields) == 0 {
+		return publish.Key{}, nil
+	}
+	if len(fields) > 1 {
+		return publish.Key{}, fault.New(fault.BadRequest, "the header Idempotency-Key is given twice")
+	}
+	return publish.Key{Text: fields[0]}, publish.CheckKey(fields[0])
 }
 
 // status is 200 only for what the broker has acknowledged.
@@ -122,7 +145,7 @@ func (d *Door) Get(c echo.Context, p auth.Principal) error {
 	if err := q.Unknown(); err != nil {
 		return err
 	}
-	if err := noHeaders(c.Request(), false); err != nil {
+	if err := noHeaders(c.Request()); err != nil {
 		return err
 	}
 	if _, err := stream.Narrow(p, mqtt.Filter(topic), true); err != nil {
@@ -207,7 +230,7 @@ func (d *Door) List(c echo.Context, p auth.Principal) error {
 	if err != nil {
 		return err
 	}
-	messages, truncated, err := d.collect(c.Request().Context(), filters)
+	messages, truncated, err := d.collect(c.Request().Context(), filters, p.Grants)
 	if err != nil {
 		return err
 	}
@@ -260,9 +283,9 @@ func (d *Door) narrowAll(p auth.Principal, names []string) ([]mqtt.Filter, error
 	return filters, nil
 }
 
-// collect reads the retained messages of all filters, each topic once, in the
-// order of the topics.
-func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []mqtt.Message, truncated bool, err error) {
+// collect reads the retained messages of all filters, each topic once and without
+// those that a rule denies, in the order of the topics.
+func (d *Door) collect(ctx context.Context, filters []mqtt.Filter, grants auth.Grants) (messages []mqtt.Message, truncated bool, err error) {
 	seen := map[mqtt.Topic]struct{}{}
 	bytes := 0
 	for _, f := range filters {
@@ -275,7 +298,7 @@ func (d *Door) collect(ctx context.Context, filters []mqtt.Filter) (messages []m
 		}
 		truncated = !complete
 		for _, m := range some {
-			if _, twice := seen[m.Topic]; !twice {
+			if _, twice := seen[m.Topic]; !twice && !grants.Denied(m.Topic) {
 				seen[m.Topic] = struct{}{}
 				messages = append(messages, m)
 				bytes += len(m.Topic) + len(m.Payload)

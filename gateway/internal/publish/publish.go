@@ -12,6 +12,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 
@@ -38,6 +39,7 @@ type Options struct {
 	Rate     float64 // publishes a second and principal
 	Burst    int
 	Timeout  time.Duration         // until the broker's answer is given up
+	Audit    *audit.Log            // may be nil
 	Metrics  prometheus.Registerer // may be nil
 }
 
@@ -45,6 +47,7 @@ type Options struct {
 type Desk struct {
 	options Options
 	refused prometheus.Counter
+	once    *once
 
 	mu       sync.Mutex // guards what follows
 	limiters map[string]*limiter
@@ -64,6 +67,7 @@ func New(o Options) *Desk {
 			Name: "flyscreen_publish_rate_limited_total",
 			Help: "Publishes refused because a principal published too fast.",
 		}),
+		once:     newOnce(o.Broker, o.Metrics),
 		limiters: map[string]*limiter{},
 	}
 	if o.Metrics != nil {
@@ -117,26 +121,48 @@ type Client struct {
 // broker and returns when the broker has answered or the deadline has passed; the
 // error then says that the outcome is not known.
 func (d *Desk) Publish(ctx context.Context, c Client, m mqtt.Message) (mqtt.Delivery, error) {
-	p := c.Principal
+	delivery, _, err := d.PublishKeyed(ctx, c, Key{}, m)
+	return delivery, err
+}
+
+// may holds m to the principal's rights and the size limit, and says which rule
+// decided.
+func (d *Desk) may(p auth.Principal, m mqtt.Message) (rule mqtt.Filter, err error) {
 	if !p.Ends.IsZero() && !time.Now().Before(p.Ends) {
 		return "", fault.New(fault.TokenExpired, "the token has expired")
 	}
-	if _, ok := p.Grants.MayPublish(m.Topic); !ok {
+	rule, ok := p.Grants.MayPublish(m.Topic)
+	switch {
+	case ok:
+	case rule != "":
+		return rule, fault.New(fault.NotAuthorized, "the rule %q denies the topic %q", rule, m.Topic)
+	default:
 		return "", fault.New(fault.NotAuthorized, "no grant allows publishing to the topic %q", m.Topic)
 	}
 	if len(m.Payload) > d.options.PayloadBytes {
-		return "", d.TooLarge()
+		return rule, d.TooLarge()
 	}
+	return rule, nil
+}
+
+// deliver takes one publish from the client's allowance and gives it its deadline.
+func (d *Desk) deliver(ctx context.Context, c Client, publish func(context.Context) (mqtt.Delivery, error)) (mqtt.Delivery, error) {
 	if err := d.allow(ctx, c); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
 	defer cancel()
-	return d.options.Broker.Publish(ctx, m)
+	return publish(ctx)
 }
 
-// PublishWire publishes p as a client sent it.
+// PublishWire publishes p as a client sent it, once for its key if it has one.
 func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt.Delivery, error) {
+	return d.PublishWireKeyed(ctx, c, Key{}, p)
+}
+
+// PublishWireKeyed is PublishWire with a key that the request around p brought; p's
+// own goes before it.
+func (d *Desk) PublishWireKeyed(ctx context.Context, c Client, key Key, p *wire.Publish) (mqtt.Delivery, error) {
 	topic, err := d.Topic(p.Topic)
 	if err != nil {
 		return "", err
@@ -149,18 +175,27 @@ func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt
 	if err != nil {
 		return "", err
 	}
-	return d.Publish(ctx, c, mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain})
+	m := mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain}
+	if p.IdempotencyKey != "" {
+		key = Key{Text: p.IdempotencyKey}
+	}
+	delivery, _, err := d.PublishKeyed(ctx, c, key, m)
+	return delivery, err
+}
+
+// scope is who a client counts as.
+func (c Client) scope() string {
+	if c.Principal.Anonymous {
+		return "addr:" + c.Address
+	}
+	return "sub:" + c.Principal.Key()
 }
 
 // allow takes one publish from the client's allowance, waiting for it if it comes
 // soon enough.
 func (d *Desk) allow(ctx context.Context, c Client) error {
-	key := "sub:" + c.Principal.Key()
-	if c.Principal.Anonymous {
-		key = "addr:" + c.Address
-	}
 	now := time.Now()
-	r := d.limiter(key, now).ReserveN(now, 1)
+	r := d.limiter(c.scope(), now).ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait > c.Patience {
 		r.CancelAt(now)

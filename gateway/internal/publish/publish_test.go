@@ -168,7 +168,7 @@ func TestRate(t *testing.T) {
 		take(client("a"), true)
 		take(client("a"), false)
 		families, err := reg.Gather()
-		if err != nil || len(families) != 1 || families[0].GetName() != "flyscreen_publish_rate_limited_total" || families[0].GetMetric()[0].GetCounter().GetValue() != 4 {
+		if err != nil || len(families) != 2 || families[1].GetName() != "flyscreen_publish_rate_limited_total" || families[1].GetMetric()[0].GetCounter().GetValue() != 4 {
 			t.Errorf("the metrics are %v, %v", families, err)
 		}
 	})

@@ -231,7 +231,7 @@ func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot
 	}
 	complete := true
 	for n, f := range filters {
-		if s.effective[f] == 0 {
+		if !s.effective.has(f) {
 			rounds[n] = nil // unsubscribed meanwhile
 			continue
 		}

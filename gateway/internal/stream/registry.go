@@ -10,7 +10,6 @@ import (
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
 	"flyscreen/gateway/internal/hub"
-	"flyscreen/gateway/mqtt"
 	"flyscreen/gateway/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,14 +77,13 @@ func (r *Registry) Open(address string) (*Stream, error) {
 
 func (r *Registry) newStream(address string) *Stream {
 	s := &Stream{
-		id:        rand.Text()[:16],
-		address:   address,
-		hub:       r.hub,
-		registry:  r,
-		shard:     r.pump.shard(),
-		duty:      -1,
-		uniform:   true,
-		effective: map[mqtt.Filter]int{},
+		id:       rand.Text()[:16],
+		address:  address,
+		hub:      r.hub,
+		registry: r,
+		shard:    r.pump.shard(),
+		duty:     -1,
+		uniform:  true,
 	}
 	s.queue.maxFrames, s.queue.maxBytes = r.limits.QueueMessages, r.limits.QueueBytes
 	return s

@@ -27,8 +27,14 @@ type want struct {
 // ParseRequest reads one filter of a subscription. name is the filter as the client
 // wrote it, also where it is refused.
 func ParseRequest(raw json.RawMessage, limits mqtt.Limits) (r Request, name string, err error) {
+	if raw = bytes.TrimSpace(raw); raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		name = string(raw[1 : len(raw)-1])
+		r = Request{QoS: 1, Snapshot: true}
+		r.Filter, err = ParseFilter(name, limits)
+		return r, name, err
+	}
 	var w want
-	if raw = bytes.TrimSpace(raw); raw[0] == '"' {
+	if raw[0] == '"' {
 		err = wire.Decode(raw, &w.Filter)
 	} else {
 		err = wire.Decode(raw, &w)

@@ -61,7 +61,7 @@ type Stream struct {
 	subs       []*subscription
 	mode       Mode // of all subs, if
 	uniform    bool
-	effective  map[mqtt.Filter]int // narrowed filters, by how many subscriptions need them
+	effective  counts // narrowed filters
 	joins      []*join
 	unread     int           // joins of the client's that it has not read to the end
 	slotFree   chan struct{} // made by who waits for a slot
@@ -259,7 +259,7 @@ func (s *Stream) confirm(ctx context.Context, filters []mqtt.Filter) {
 func (s *Stream) holds(f mqtt.Filter) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.effective[f] > 0
+	return s.effective.has(f)
 }
 
 // Send queues an answer or event for the client.

@@ -209,11 +209,8 @@ func (s *Stream) withoutReplaced(frames []*hub.Frame) []*hub.Frame {
 func (s *Stream) prepare(q Subscription) (o Outcome, j *join, before func(mqtt.Topic) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.effective) > 0 && q.Since.Given() {
-		held := make([]mqtt.Filter, 0, len(s.effective))
-		for f := range s.effective {
-			held = append(held, f)
-		}
+	if s.effective.len() > 0 && q.Since.Given() {
+		held := s.effective.filters()
 		before = func(t mqtt.Topic) bool {
 			return slices.ContainsFunc(held, func(f mqtt.Filter) bool { return f.Matches(t) })
 		}
@@ -240,7 +237,7 @@ func (s *Stream) prepare(q Subscription) (o Outcome, j *join, before func(mqtt.T
 // Needs s.mu.
 func (s *Stream) narrow(q Request) ([]mqtt.Filter, error) {
 	granted, err := Narrow(s.principal, q.Filter, q.Strict)
-	if err == nil && len(s.effective)+len(granted) > maxEffective {
+	if err == nil && s.effective.len()+len(granted) > maxEffective {
 		return nil, fault.New(fault.BadRequest, "narrowed by the grants, the connection's filters become more than %d", maxEffective)
 	}
 	return granted, err
@@ -271,7 +268,7 @@ func (s *Stream) restore(sub *subscription) {
 // note adds sub, in place of an older one for the same filter. Needs s.mu.
 func (s *Stream) note(sub *subscription) {
 	for _, f := range sub.granted {
-		s.effective[f]++
+		s.effective.add(f)
 	}
 	s.forget(sub.filter)
 	s.subs = append(s.subs, sub)
@@ -288,8 +285,7 @@ func (s *Stream) forget(f mqtt.Filter) {
 	s.blend()
 	var unused []mqtt.Filter
 	for _, g := range sub.granted {
-		if s.effective[g]--; s.effective[g] == 0 {
-			delete(s.effective, g)
+		if s.effective.drop(g) {
 			unused = append(unused, g)
 		}
 	}

@@ -35,6 +35,8 @@ type conn struct {
 	writeTimeout time.Duration
 	in, out      prometheus.Counter
 
+	shed atomic.Bool // retained messages at QoS 0 are thrown away before the library sees them
+
 	lastRead atomic.Int64 // unix nanoseconds
 	asked    atomic.Int64 // when a CONNECT or PINGREQ was sent that is not answered yet; unix nanoseconds
 	rtt      atomic.Int64 // nanoseconds that the last answer to one took
@@ -138,6 +140,9 @@ func (c *conn) next() error {
 	}
 	if h.kind == typePublish && h.total > c.maxPacket {
 		return c.replace(h)
+	}
+	if h.kind == typePublish && h.qos() == 0 && h.flags&1 != 0 && c.shed.Load() {
+		pass = false
 	}
 	if pass {
 		c.pass = h.total

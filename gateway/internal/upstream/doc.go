@@ -2,13 +2,16 @@
 // truthful answers, holds the shared subscriptions, and collects retained
 // messages. It is the only package that knows the MQTT client library.
 //
-// # Three connections
+// # Connections of three kinds
 //
-// "live" holds all shared subscriptions, "publish" carries what clients publish,
+// "live" holds all shared subscriptions, "publish" (one or
+// more, a topic always on the same) carries what clients publish,
 // "snapshot" collects retained messages. They are apart because a SUBSCRIBE makes
 // the broker send the retained set to the whole connection, which delays or (by
 // queue limits) displaces live messages, and because a publish that a broker
-// dislikes makes it drop the connection it came on.
+// dislikes makes it drop the connection it came on. For a broker that sends a copy
+// for each overlapping subscription, the live side has several connections
+// (handover.go).
 //
 // # Why the library is held on a short lead
 //
@@ -34,6 +37,12 @@
 //     fails reads with an error of its own, and ending a conn ends the session.
 //   - Its publish and subscribe calls block while the socket does. So a session's
 //     sender makes them, and callers wait with their own contexts.
+//
+// # Publishes
+//
+// They go past the library, in a lane of their own (lane.go): joined in one write,
+// with many under way, each told once how it ended, in the order of sending. What
+// an ended connection left unanswered fails, and nothing here sends it again.
 //
 // # Order
 //

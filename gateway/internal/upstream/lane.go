@@ -42,6 +42,7 @@ type lane struct {
 	full     bool      // a send was refused since the last check
 	answered time.Time // the last answer
 	newest   uint64    // the latest flight that was answered
+	left     int       // flights at the end; set by close
 }
 
 // flight is a publish under way.
@@ -123,7 +124,7 @@ func appendPublish(b []byte, m mqtt.Message, id uint16) []byte {
 		remaining += 2
 	}
 	b = append(b, first)
-	b = binary.AppendUvarint(b, uint64(remaining))             //nolint:gosec // a length; MQTT's encoding is the same base 128 (section 2.2.3)
+	b = binary.AppendUvarint(b, uint64(remaining))             // MQTT's encoding is the same base 128 (section 2.2.3)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Topic))) //nolint:gosec // checkPublish bounds it
 	b = append(b, m.Topic...)
 	if m.QoS > 0 {
@@ -193,7 +194,7 @@ func (l *lane) answer(kind byte, id uint16) error {
 		l.answered, l.newest = time.Now(), max(l.newest, f.number)
 	case kind == typePubrec && f.qos == 2:
 		f.received = true
-		l.queue = append(l.queue, typePubrel<<4|2, 2, byte(id>>8), byte(id))
+		l.queue = binary.BigEndian.AppendUint16(append(l.queue, typePubrel<<4|2, 2), id)
 		l.wakeWriter()
 	default:
 		l.mu.Unlock()
@@ -219,6 +220,7 @@ func (l *lane) close(cause error) {
 		left = append(left, f)
 	}
 	l.waiting, l.writing, l.unsent = map[uint16]*flight{}, nil, nil
+	l.left = len(left)
 	queued := l.batch
 	l.mu.Unlock()
 	slices.SortFunc(left, func(a, b *flight) int { return cmp.Compare(a.number, b.number) })

@@ -46,6 +46,8 @@ type link struct {
 	suffix string // of the client identifier, where a role has several connections
 	log    *slog.Logger
 	handle func(*session, paho.Message)
+	// needed is closed when the connection is needed; nil means always.
+	needed <-chan struct{}
 	// prepare makes a fresh session fit for use; nil means that it is.
 	prepare func(context.Context, *session) error
 	// up and down are told of sessions, in turn; nil means nobody cares.
@@ -61,14 +63,23 @@ type link struct {
 	mu    sync.Mutex // guards the following
 	since time.Time  // of being down
 	cause error      // of being down; nil: not tried yet
+	alias string     // follows suffix once another client seems to use the identifier
 
-	warned time.Time // run's own
+	warned time.Time // run's own, as the following are
 	muted  int
+	kicks  int // sessions in a row that the broker ended soon and without a reason
 }
 
 // run keeps the connection up until ctx is done; a live session is then left as
 // it is for shut to end. background gets goroutines that outlive a session.
 func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
+	if l.needed != nil {
+		select {
+		case <-l.needed:
+		case <-ctx.Done():
+			return
+		}
+	}
 	for attempt := 0; ; attempt++ {
 		s, err := l.connect(ctx, background)
 		if ctx.Err() != nil && err != nil {
@@ -83,7 +94,7 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 			if brief = time.Since(began) < settledAfter; !brief {
 				attempt, l.warned = 0, time.Time{}
 			}
-			err = s.conn.cause
+			err = l.judge(s, brief)
 		}
 		wait := l.backoff(attempt, err)
 		l.failed(err, wait)
@@ -99,6 +110,40 @@ func (l *link) run(ctx context.Context, background *sync.WaitGroup) {
 			return
 		}
 	}
+}
+
+// kicksNamed is after how many of them a session that is ended soon has a name: a
+// broker ends a connection when another client brings its identifier (3.1.1 section
+// 3.1.4), and both would go on like that for ever.
+const kicksNamed = 3
+
+// judge returns why s has ended, and changes the identifier when another client
+// seems to use it.
+func (l *link) judge(s *session, brief bool) error {
+	if !brief || !brokerEnded(s.conn.cause) || s.conn.lane != nil && s.conn.lane.left > 0 {
+		l.kicks = 0
+		return s.conn.cause
+	}
+	if l.kicks++; l.kicks < kicksNamed {
+		return s.conn.cause
+	}
+	id := l.clientID()
+	err := fmt.Errorf("another client seems to use the client identifier %q: the broker ended %d connections right after they came up: %w", id, l.kicks, s.conn.cause)
+	if l.kicks == kicksNamed {
+		l.mu.Lock()
+		l.alias = "x" + randomHex(3)
+		l.mu.Unlock()
+		l.log.Error("another client seems to use our client identifier; going on with a new one. Give each gateway an upstream.client_id of its own, or none",
+			"role", string(l.role), "client_id", id, "new", l.clientID(), "ended", l.kicks, "err", s.conn.cause)
+	}
+	return err
+}
+
+// clientID is the link's present client identifier.
+func (l *link) clientID() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.u.clientID(l.role, l.suffix+l.alias)
 }
 
 // sleep waits for d, or until it is hurried, and reports whether ctx was done.
@@ -119,7 +164,7 @@ func (l *link) sleep(ctx context.Context, d time.Duration, hurry <-chan struct{}
 // asking often.
 func (l *link) backoff(attempt int, err error) time.Duration {
 	var r refusal
-	if errors.As(err, &r) && r.credentials() {
+	if errors.As(err, &r) && r.credentials() || l.kicks > kicksNamed {
 		return l.u.o.BackoffMax
 	}
 	ceiling := min(l.u.o.BackoffMax, l.u.o.BackoffMin<<min(attempt, 20)) // an hour, doubled 20 times, still fits
@@ -129,7 +174,7 @@ func (l *link) backoff(attempt int, err error) time.Duration {
 func (l *link) connect(ctx context.Context, background *sync.WaitGroup) (*session, error) {
 	limited, cancel := context.WithTimeout(ctx, l.u.o.ConnectTimeout)
 	defer cancel()
-	s, err := l.u.open(limited, l.role, l.suffix, l.handle, background)
+	s, err := l.u.open(limited, l.role, l.clientID(), l.handle, background)
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +269,22 @@ func (l *link) failed(err error, wait time.Duration) {
 	l.warned, l.muted = time.Now(), 0
 }
 
-// ready is nil when the connection is up and has been heard of lately.
+// unused reports whether this broker does not need the link.
+func (l *link) unused() bool {
+	select {
+	case <-l.needed:
+		return false
+	default:
+		return l.needed != nil
+	}
+}
+
+// ready is nil when the connection is up and has been heard of lately, or is not
+// needed.
 func (l *link) ready() error {
+	if l.unused() {
+		return nil
+	}
 	if s := l.current.Load(); s != nil {
 		select {
 		case <-s.conn.ended: // run is about to notice

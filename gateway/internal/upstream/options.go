@@ -27,7 +27,7 @@ type Options struct {
 	// Username and Password go into each CONNECT; a password needs a username.
 	Username, Password string
 	// ClientID is the prefix of the client identifiers: each connection appends
-	// "-live", "-publish" or "-snapshot". Default "flyscreen-" and six random
+	// "-live", "-publish" or "-snapshot", and a number from the second of a kind on. Default "flyscreen-" and six random
 	// characters. Two gateways with one prefix throw each other out for ever.
 	ClientID string
 	// TLS is used for ssl and wss; nil means the system's defaults.
@@ -57,6 +57,12 @@ type Options struct {
 	// SnapshotMessages and SnapshotBytes (of topics and payloads) cap one Retained
 	// call (defaults 10,000 and 16 MiB).
 	SnapshotMessages, SnapshotBytes int
+	// Profile names the kind of broker (Profiles); "" is one about which nothing is
+	// known: what matters is found out, and the rest is as MQTT 3.1.1 has it.
+	Profile string
+	// FiltersPerSubscribe bounds the filters of one SUBSCRIBE or UNSUBSCRIBE (default
+	// the profile's, at most 500).
+	FiltersPerSubscribe int
 	// Logger gets the room's log lines; nil discards them.
 	Logger *slog.Logger
 	// Metrics gets the room's metrics; nil means none are exposed.
@@ -88,7 +94,15 @@ const (
 	answerLimit    = 10 * time.Second // SUBACK and UNSUBACK
 	barrierLimit   = 5 * time.Second  // one snapshot round
 	linkPatience   = 5 * time.Second  // for the snapshot connection while the live one is there
-	snapshotQueue  = 1_000            // distinct filters waiting for a snapshot round
+	snapshotQueue  = 10_000           // distinct filters waiting for a snapshot round
+	roundsTogether = 16               // snapshot rounds that share their packets
+	quietTime      = 200 * time.Millisecond
+	quietLimit     = 2 * time.Second // for a broker that sends retained messages late
+	maxFilters     = 500             // of one packet: its answer must stay below maxControl
+
+	// At most 50 SUBSCRIBE in any second, whatever they are for.
+	subscribeBurst  = 10
+	subscribeSecond = 40
 )
 
 // endpoint is a checked URL.
@@ -109,6 +123,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxPacket, 1<<20+64<<10)
 	setDefault(&o.MaxInflight, 4096)
 	setDefault(&o.Publishers, 1)
+	setDefault(&o.FiltersPerSubscribe, profiles[o.Profile].filtersPerSubscribe)
 	setDefault(&o.SnapshotMessages, 10_000)
 	setDefault(&o.SnapshotBytes, 16<<20)
 	setDefault(&o.ClientID, "flyscreen-"+randomHex(3))
@@ -159,6 +174,9 @@ func (o Options) validate() (endpoint, error) {
 	complain(o.MaxPacket < 1024 || o.MaxPacket > maxRemaining, "max packet %d is outside 1,024 to %d", o.MaxPacket, maxRemaining)
 	complain(o.MaxInflight < 0 || o.MaxInflight > maxInflightCap, "max inflight %d is outside 1 to %d", o.MaxInflight, maxInflightCap)
 	complain(o.Publishers < 0 || o.Publishers > maxPublishers, "publishers %d is outside 1 to %d", o.Publishers, maxPublishers)
+	_, known := profiles[o.Profile]
+	complain(!known, "the profile %q is none of %s", o.Profile, strings.Join(Profiles(), ", "))
+	complain(known && (o.FiltersPerSubscribe < 1 || o.FiltersPerSubscribe > maxFilters), "filters per subscribe %d is outside 1 to %d", o.FiltersPerSubscribe, maxFilters)
 	complain(o.SnapshotMessages < 0 || o.SnapshotBytes < 0, "snapshot caps must not be negative")
 	return ep, errors.Join(complaints...)
 }

@@ -114,7 +114,7 @@ func (u *Upstream) Send(m mqtt.Message, completed func(mqtt.Delivery, error)) er
 }
 
 func (u *Upstream) send(m mqtt.Message, completed func(mqtt.Delivery, error)) error {
-	if err := checkPublish(m); err != nil {
+	if err := u.checkPublish(m); err != nil {
 		return err
 	}
 	if err := u.begin(); err != nil {
@@ -168,7 +168,7 @@ func (u *Upstream) Publish(ctx context.Context, m mqtt.Message) (mqtt.Delivery, 
 
 // checkPublish holds m to what MQTT can carry. Callers have checked more than
 // that; this is what would otherwise be cut silently or break the connection.
-func checkPublish(m mqtt.Message) error {
+func (u *Upstream) checkPublish(m mqtt.Message) error {
 	switch {
 	case m.Topic == "" || len(m.Topic) > mqtt.MaxBytes:
 		return fault.New(fault.InvalidTopic, "a topic has 1 to %d bytes, not %d", mqtt.MaxBytes, len(m.Topic))
@@ -178,6 +178,8 @@ func checkPublish(m mqtt.Message) error {
 		return fault.New(fault.TooLarge, "the message has %d bytes, more than MQTT can carry", len(m.Payload))
 	case m.QoS > 2:
 		return fault.New(fault.BadRequest, "qos must be 0, 1 or 2, not %d", m.QoS)
+	case m.QoS > u.profile.maxQoS: // it would get no answer at all
+		return fault.New(fault.BadRequest, "the broker takes a qos of at most %d", u.profile.maxQoS)
 	}
 	return nil
 }

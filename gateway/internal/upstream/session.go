@@ -51,8 +51,8 @@ func (r refusal) Error() string {
 func (r refusal) credentials() bool { return r == 4 || r == 5 }
 
 // open dials and does the MQTT handshake. handle gets all messages, in order, on
-// one goroutine of the library's. suffix tells connections of one role apart. background gets the goroutine that open starts.
-func (u *Upstream) open(ctx context.Context, r role, suffix string, handle func(*session, paho.Message), background *sync.WaitGroup) (*session, error) {
+// one goroutine of the library's. id is its client identifier. background gets the goroutine that open starts.
+func (u *Upstream) open(ctx context.Context, r role, id string, handle func(*session, paho.Message), background *sync.WaitGroup) (*session, error) {
 	wire, err := dial(ctx, u.endpoint, u.o.TLS)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (u *Upstream) open(ctx context.Context, r role, suffix string, handle func(
 	if r == rolePublish {
 		s.conn.lane = newLane(s.conn, u.o.MaxInflight)
 	}
-	s.client = paho.NewClient(u.clientOptions(u.clientID(r, suffix), s, handle))
+	s.client = paho.NewClient(u.clientOptions(id, s, handle))
 	token := s.client.Connect()
 	select {
 	case <-token.Done():

@@ -24,18 +24,26 @@ type snapshots struct {
 	link    *link
 	wake    chan struct{} // holds one token while rounds may be waiting
 	arrived chan struct{} // holds one token when the connection has come
+	limit   time.Duration // of one round
 
 	mu      sync.Mutex // guards the following
 	waiting map[mqtt.Filter]*round
 	queue   []*round // the same, in order of arrival
 	stopped bool
-	taking  *round // the round whose messages come in
+	taking  []*round  // the rounds whose messages come in
+	latest  time.Time // when the last retained message came
 }
 
-// round is one SUBSCRIBE, barrier, UNSUBSCRIBE, for all who asked in time.
+// round is one filter's part of a SUBSCRIBE, barrier, UNSUBSCRIBE, for all who
+// asked in time. Rounds that wait share these packets, so that many filters cost
+// the broker few; a round that did not end in company is taken again alone.
 type round struct {
 	filter  mqtt.Filter
 	callers int // guarded by snapshots.mu
+	alone   bool
+
+	begun chan struct{} // closed when at is set
+	at    time.Time     // just before the SUBSCRIBE
 
 	// Guarded by snapshots.mu while the round is taking, then frozen.
 	messages []mqtt.Message
@@ -50,7 +58,7 @@ type round struct {
 }
 
 func newSnapshots(u *Upstream) *snapshots {
-	q := &snapshots{u: u, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1), waiting: make(map[mqtt.Filter]*round)}
+	q := &snapshots{u: u, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1), limit: barrierLimit, waiting: make(map[mqtt.Filter]*round)}
 	q.link = &link{u: u, role: roleSnapshot, hurry: make(chan struct{}, 1), log: u.o.Logger, handle: q.handle}
 	q.link.up = func(s *session) {
 		q.link.current.Store(s)
@@ -70,11 +78,17 @@ func newSnapshots(u *Upstream) *snapshots {
 // NotAuthorized when the broker refused the filter, Overloaded when too many other
 // filters wait.
 //
-// Rounds run one at a time; calls for one filter that has not had its turn yet
-// share a round, so each sees the broker's state as of after its call.
+// Calls for one filter that has not had its turn yet share a round, so each sees
+// the broker's state as of after its call.
 func (u *Upstream) Retained(ctx context.Context, filter mqtt.Filter) (messages []mqtt.Message, complete bool, err error) {
+	return u.RetainedFrom(ctx, filter, func(time.Time) {})
+}
+
+// RetainedFrom is Retained, and calls begin, before it returns and at most once,
+// with a time just before that at which the broker was asked.
+func (u *Upstream) RetainedFrom(ctx context.Context, filter mqtt.Filter, begin func(time.Time)) (messages []mqtt.Message, complete bool, err error) {
 	q := u.snapshot
-	if q.link.current.Load() == nil && u.live.link.current.Load() == nil {
+	if q.link.current.Load() == nil && u.live.first().current.Load() == nil {
 		return nil, false, unavailable("there is no snapshot", q.link.ready())
 	}
 	r, err := q.join(filter)
@@ -82,6 +96,12 @@ func (u *Upstream) Retained(ctx context.Context, filter mqtt.Filter) (messages [
 		return nil, false, err
 	}
 	defer q.leave(r)
+	select {
+	case <-r.begun:
+		begin(r.at)
+	case <-r.done: // it never began
+	case <-ctx.Done():
+	}
 	select {
 	case <-r.done:
 		return slices.Clone(r.messages), r.complete, r.err
@@ -102,7 +122,7 @@ func (q *snapshots) join(filter mqtt.Filter) (*round, error) {
 		if len(q.queue) >= snapshotQueue {
 			return nil, fault.New(fault.Overloaded, "%d other snapshots are waiting", len(q.queue)).Retry(time.Second)
 		}
-		r = &round{filter: filter, index: make(map[mqtt.Topic]int), done: make(chan struct{})}
+		r = &round{filter: filter, index: make(map[mqtt.Topic]int), begun: make(chan struct{}), done: make(chan struct{})}
 		q.waiting[filter] = r
 		q.queue = append(q.queue, r)
 		select {
@@ -120,69 +140,98 @@ func (q *snapshots) leave(r *round) {
 	r.callers--
 }
 
-// next takes the oldest round that somebody still waits for.
-func (q *snapshots) next() *round {
+// next takes the oldest rounds that somebody still waits for, as many as may share
+// their packets; none when nothing waits.
+func (q *snapshots) next() (batch []*round) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	filters := 0
 	for len(q.queue) > 0 {
 		r := q.queue[0]
+		filters += len(withParent(r.filter))
+		if len(batch) > 0 && (r.alone || batch[0].alone || len(batch) == roundsTogether || filters > q.u.o.FiltersPerSubscribe) {
+			break
+		}
 		q.queue = slices.Delete(q.queue, 0, 1)
-		delete(q.waiting, r.filter)
+		if q.waiting[r.filter] == r {
+			delete(q.waiting, r.filter)
+		}
 		if r.callers > 0 {
-			return r
+			batch = append(batch, r)
+		} else {
+			filters -= len(withParent(r.filter))
 		}
 	}
-	return nil
+	return batch
 }
 
 // run does the rounds until ctx is done, then fails those that wait.
 func (q *snapshots) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		r := q.next()
-		if r == nil {
+		batch := q.next()
+		if batch == nil {
 			select {
 			case <-q.wake:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		q.do(ctx, r)
+		q.do(ctx, batch)
 	}
 	q.mu.Lock()
 	q.stopped = true
 	q.mu.Unlock()
-	for r := q.next(); r != nil; r = q.next() {
-		r.err = unavailable("the gateway is shutting down", nil)
-		close(r.done)
+	for batch := q.next(); batch != nil; batch = q.next() {
+		for _, r := range batch {
+			r.err = unavailable("the gateway is shutting down", nil)
+			close(r.done)
+		}
 	}
 }
 
-// do runs one round and says how it ended.
-func (q *snapshots) do(ctx context.Context, r *round) {
+// do takes a batch of rounds and says how they ended.
+func (q *snapshots) do(ctx context.Context, batch []*round) {
 	s := q.session(ctx)
 	if s == nil {
-		r.err = unavailable("there is no snapshot", q.link.ready())
-		q.finish(r)
+		q.finish(batch, unavailable("there is no snapshot", q.link.ready()))
 		return
 	}
-	limited, cancel := context.WithTimeout(ctx, barrierLimit)
+	limited, cancel := context.WithTimeout(ctx, q.limit)
 	defer cancel()
-	err := q.collect(limited, s, r)
+	answers, err := q.collect(limited, s, batch)
 	switch {
 	case err == nil:
-		r.complete = !r.capped && !r.lacking
+		for n, r := range batch {
+			if r.complete = !r.capped && !r.lacking; answers[n] != nil {
+				r.messages, r.complete, r.err = nil, false, answers[n]
+			}
+		}
+		q.finish(batch, nil)
+		q.unsubscribe(ctx, s, batch)
 	// err itself does not tell whose limit it speaks of: it may hold what another
 	// round ended the connection for.
 	case !s.over() && errors.Is(limited.Err(), context.DeadlineExceeded):
-		// What is still under way for this round must not get into the next one.
-		s.conn.end(fmt.Errorf("a snapshot did not end within %s", barrierLimit))
+		// What is still under way for these rounds must not get into the next ones.
+		s.conn.end(fmt.Errorf("a snapshot did not end within %s", q.limit))
+		if len(batch) > 1 { // one of them was too much: the others shall not pay for it
+			q.again(batch)
+			return
+		}
+		q.finish(batch, nil)
 	default:
-		r.messages, r.err = nil, roundFault(err)
+		q.finish(batch, roundFault(err))
 	}
-	q.finish(r)
-	if err == nil {
-		q.unsubscribe(ctx, s, r.filter)
+}
+
+// again puts rounds that did not end back, each to be taken alone.
+func (q *snapshots) again(batch []*round) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, r := range batch {
+		r.alone, r.messages, r.bytes, r.capped, r.lacking = true, nil, 0, false, false
+		clear(r.index)
 	}
+	q.queue = append(slices.Clone(batch), q.queue...)
 }
 
 // session is the connection for a round; nil: there is none. While the broker is
@@ -195,7 +244,7 @@ func (q *snapshots) session(ctx context.Context) *session {
 		if s := q.link.current.Load(); s != nil && !s.over() {
 			return s
 		}
-		if q.u.live.link.current.Load() == nil {
+		if q.u.live.first().current.Load() == nil {
 			return nil
 		}
 		select {
@@ -214,41 +263,87 @@ func roundFault(err error) error {
 	return unavailable("the snapshot was cut off", err)
 }
 
-func (q *snapshots) finish(r *round) {
-	outcome := "complete"
-	switch {
-	case r.err != nil:
-		outcome = "failed"
-	case !r.complete:
-		outcome = "partial"
+// finish ends rounds: with err, if it is not nil, or with what was collected.
+func (q *snapshots) finish(batch []*round, err error) {
+	for _, r := range batch {
+		if err != nil {
+			r.messages, r.err = nil, err
+		}
+		outcome := "complete"
+		switch {
+		case r.err != nil:
+			outcome = "failed"
+		case !r.complete:
+			outcome = "partial"
+		}
+		q.u.metrics.snapshots.WithLabelValues(outcome).Inc()
+		close(r.done)
 	}
-	q.u.metrics.snapshots.WithLabelValues(outcome).Inc()
-	close(r.done)
 }
 
 // collect sends SUBSCRIBE and, without waiting, the barrier behind it: a broker
 // handles a connection's packets in order, so the marker comes back after the
 // retained messages. That is so beyond a cap too: to hang up there would cost
-// everybody the connection whenever somebody asks for much.
-func (q *snapshots) collect(ctx context.Context, s *session, r *round) error {
-	q.take(r)
-	defer q.take(nil)
-	wanted := make(map[string]byte)
-	for _, f := range withParent(r.filter) {
-		wanted[f] = 0
+// everybody the connection whenever somebody asks for much. answers has the
+// broker's refusal, or nil, for each round.
+func (q *snapshots) collect(ctx context.Context, s *session, batch []*round) (answers []error, err error) {
+	if err := q.u.pace.Wait(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotTaken, err)
 	}
+	wanted := make(map[string]byte)
+	for _, r := range batch {
+		for _, f := range withParent(r.filter) {
+			wanted[f] = 0
+		}
+	}
+	q.take(batch)
+	defer func() {
+		q.take(nil)
+		s.conn.shed.Store(false)
+	}()
 	o, err := s.hand(ctx, func(c paho.Client) paho.Token { return c.SubscribeMultiple(wanted, nil) })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.echo(ctx, q.u.barrierTopic(roleSnapshot), 0, func() {}); err != nil {
-		return err
+		return nil, err
+	}
+	if err := q.quiet(ctx); err != nil {
+		return nil, err
 	}
 	token, err := s.await(ctx, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return subscribeFault(r.filter, token.(*paho.SubscribeToken).Result())
+	for _, r := range batch {
+		answers = append(answers, subscribeFault(r.filter, token.(*paho.SubscribeToken).Result()))
+	}
+	return answers, nil
+}
+
+// quiet waits, behind the marker of a broker whose retained messages may come
+// later, until none has come for a while.
+func (q *snapshots) quiet(ctx context.Context) error {
+	if !q.u.profile.lateRetained {
+		return nil
+	}
+	begun := time.Now()
+	for {
+		q.mu.Lock()
+		quiet := time.Since(q.latest)
+		q.mu.Unlock()
+		left := min(quietTime-min(quiet, time.Since(begun)), quietLimit-time.Since(begun))
+		if left <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
 }
 
 // withParent is what to subscribe to for f: "a/#" matches its parent "a" too (3.1.1
@@ -261,19 +356,30 @@ func withParent(f mqtt.Filter) []string {
 	return []string{string(f)}
 }
 
-// take makes r (or none) the round whose messages come in.
-func (q *snapshots) take(r *round) {
+// take makes batch (or none) the rounds whose messages come in.
+func (q *snapshots) take(batch []*round) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.taking = r
+	q.taking = batch
+	now := time.Now()
+	for _, r := range batch {
+		if r.at.IsZero() {
+			r.at = now
+			close(r.begun)
+		}
+	}
 }
 
-// unsubscribe ends the round's subscription before the next one begins. A broker
-// that does not answer loses the connection, and with it the subscription.
-func (q *snapshots) unsubscribe(ctx context.Context, s *session, filter mqtt.Filter) {
+// unsubscribe ends the rounds' subscriptions before the next ones begin. A broker
+// that does not answer loses the connection, and with it the subscriptions.
+func (q *snapshots) unsubscribe(ctx context.Context, s *session, batch []*round) {
 	limited, cancel := context.WithTimeout(ctx, barrierLimit)
 	defer cancel()
-	_, err := s.place(limited, func(c paho.Client) paho.Token { return c.Unsubscribe(withParent(filter)...) })
+	var filters []string
+	for _, r := range batch {
+		filters = append(filters, withParent(r.filter)...)
+	}
+	_, err := s.place(limited, func(c paho.Client) paho.Token { return c.Unsubscribe(filters...) })
 	if err != nil && ctx.Err() == nil { // when stopping, the session is ended politely
 		s.conn.end(fmt.Errorf("ending a snapshot's subscription: %w", err))
 	}
@@ -300,14 +406,23 @@ func (q *snapshots) handle(s *session, m paho.Message) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r := q.taking
-	if r == nil || s != q.link.current.Load() || !r.filter.Matches(mqtt.Topic(topic)) {
+	if s != q.link.current.Load() {
 		return
 	}
-	if large {
-		r.lacking = true
-	} else {
-		r.add(received(topic, m.Payload(), m.Qos(), true), q.u.o.SnapshotMessages, q.u.o.SnapshotBytes)
+	q.latest = time.Now()
+	full := !q.u.profile.lateRetained // or what comes later could not be waited for
+	for _, r := range q.taking {
+		switch {
+		case !r.filter.Matches(mqtt.Topic(topic)):
+		case large:
+			r.lacking = true
+		default:
+			r.add(received(topic, m.Payload(), m.Qos(), true), q.u.o.SnapshotMessages, q.u.o.SnapshotBytes)
+		}
+		full = full && r.capped
+	}
+	if full && len(q.taking) > 0 { // the rest, which may be very much, costs next to nothing
+		s.conn.shed.Store(true)
 	}
 }
 

@@ -42,6 +42,8 @@ type stubConn struct {
 	s    *stub
 	role string
 	wmu  sync.Mutex
+
+	endless bool // a face's own
 }
 
 func startStub(t *testing.T, face func(*stubConn, packets.ControlPacket) bool) *stub {

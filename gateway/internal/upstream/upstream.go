@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"flyscreen/gateway/fault"
 	"flyscreen/gateway/mqtt"
 )
@@ -24,6 +26,9 @@ type Upstream struct {
 	o        Options
 	endpoint endpoint
 	metrics  *metrics
+	profile  profile
+	pace     *rate.Limiter // of SUBSCRIBE packets
+	began    time.Time
 	instance string // 128 random bits: this gateway's markers are its own
 
 	overdue time.Duration // an unanswered publish this old condemns a full connection
@@ -47,9 +52,12 @@ func New(o Options) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{o: o, endpoint: ep, instance: randomHex(16), overdue: 30 * time.Second}
+	u := &Upstream{o: o, endpoint: ep, profile: profiles[o.Profile], pace: rate.NewLimiter(subscribeSecond, subscribeBurst), began: time.Now(), instance: randomHex(16), overdue: 30 * time.Second}
 	u.live, u.snapshot = newLive(u), newSnapshots(u)
-	u.links = []*link{u.live.link, u.snapshot.link}
+	u.links = []*link{u.live.first(), u.snapshot.link}
+	for _, g := range u.live.legs[1:] {
+		u.links = append(u.links, g.link)
+	}
 	for line := range o.Publishers {
 		p := newPublisher(u, line)
 		u.publishers = append(u.publishers, p)

@@ -10,8 +10,8 @@ import (
 
 // The buffers of an idle connection. Larger frames pass them by.
 const (
-	readBuffer  = 256
-	writeBuffer = 256 // a control frame has 127 bytes at most
+	readBuffer  = 64
+	writeBuffer = 128 // a control frame, whole: it must be one write
 )
 
 // upgrader gives the WebSocket library a connection whose writes go through a line,
@@ -30,19 +30,25 @@ func (u *upgrader) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	u.conn = &socket{Conn: conn, line: line.New(conn, u.options)}
+	u.conn.reader = bufio.NewReaderSize(u.conn, readBuffer)
 	if n := rw.Reader.Buffered(); n > 0 { // the client did not wait for our answer
 		early, _ := rw.Reader.Peek(n)
 		u.conn.early = append(u.conn.early, early...)
 	}
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, readBuffer), bufio.NewWriterSize(u.conn, writeBuffer)), nil
+	return u.conn, bufio.NewReadWriter(u.conn.reader, bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }
 
 // socket is the connection as the library sees it.
 type socket struct {
 	net.Conn
-	line  *line.Line
-	early []byte // read before the connection was ours
+	line   *line.Line
+	reader *bufio.Reader // the library's
+	early  []byte        // read before the connection was ours
 }
+
+// buffered reports whether a read may find something that the socket does not have
+// any more.
+func (s *socket) buffered() bool { return len(s.early) > 0 || s.reader.Buffered() > 0 }
 
 // Read implements net.Conn.
 func (s *socket) Read(b []byte) (int, error) {

@@ -53,10 +53,13 @@ type Options struct {
 type Door struct {
 	options Options
 	log     *slog.Logger
+	crew    *crew
 }
 
 // New makes the door.
-func New(o Options) *Door { return &Door{options: o, log: o.Logger.With("room", "ws")} }
+func New(o Options) *Door {
+	return &Door{options: o, log: o.Logger.With("room", "ws"), crew: newCrew(o.Go)}
+}
 
 // Serve upgrades r and serves it until either side ends. The origin has been
 // checked. An error means that nothing was written; after the upgrade failures
@@ -85,7 +88,7 @@ func (d *Door) Serve(w http.ResponseWriter, r *http.Request) error {
 		return nil // the library has answered
 	}
 	conn.SetReadLimit(-1) // receive has a limit that leaves the connection usable for the end frame
-	c.conn, c.line = conn, upgrade.conn.line
+	c.conn, c.socket, c.line = conn, upgrade.conn, upgrade.conn.line
 	s, err := d.options.Streams.Open(c.address)
 	if err == nil {
 		c.stream.Store(s)

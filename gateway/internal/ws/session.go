@@ -30,6 +30,7 @@ type session struct {
 	door     *Door
 	conn     *websocket.Conn
 	line     *line.Line
+	socket   *socket
 	address  string
 	stream   atomic.Pointer[stream.Stream] // set before run
 	farewell sync.WaitGroup                // the closing handshake
@@ -85,7 +86,18 @@ func (c *session) run() {
 		defer c.authTimer.Stop()
 	}
 	s.Attach(c, c.format)
-	c.leave(c.read(s))
+	done := make(chan struct{})
+	var err error
+	for over := false; !over; {
+		if !c.socket.buffered() {
+			c.line.Readable()
+		}
+		c.door.crew.do(func() {
+			over, err = c.readOne(s)
+			done <- struct{}{}
+		}, done)
+	}
+	c.leave(err)
 }
 
 // leave returns when nothing of the connection is left.
@@ -102,27 +114,26 @@ func (c *session) leave(err error) {
 	c.door.log.Debug("connection ended", "err", err)
 }
 
-// read handles frames in the order in which they come, one at a time.
-func (c *session) read(s *stream.Stream) error {
+// readOne handles the next frame. over says that it was the last.
+func (c *session) readOne(s *stream.Stream) (over bool, err error) {
 	// The library ends the connection with a context; ours ends with CloseNow.
 	ctx := context.Background()
-	for {
-		kind, data, err := c.receive(ctx)
-		switch {
-		case errors.Is(err, errTooBig):
-			s.End(wire.CloseTooBig, "the frame is too large")
-			return c.linger(s, err)
-		case err != nil:
-			return err
-		}
-		c.heard.Store(time.Now().UnixNano())
-		c.steps.Add(1)
-		done := c.handle(ctx, kind, data)
-		c.steps.Add(1)
-		if done {
-			return c.linger(s, nil)
-		}
+	kind, data, err := c.receive(ctx)
+	switch {
+	case errors.Is(err, errTooBig):
+		s.End(wire.CloseTooBig, "the frame is too large")
+		return true, c.linger(s, err)
+	case err != nil:
+		return true, err
 	}
+	c.heard.Store(time.Now().UnixNano())
+	c.steps.Add(1)
+	done := c.handle(ctx, kind, data)
+	c.steps.Add(1)
+	if done {
+		return true, c.linger(s, nil)
+	}
+	return false, nil
 }
 
 var errTooBig = errors.New("a frame beyond the limit")
