@@ -28,11 +28,16 @@ type fakeBroker struct {
 	during   func() // called while a snapshot is collected
 	after    func() // called behind the barrier
 	down     bool   // snapshots fail
+	asked    func() // called by Subscribe
+	ended    []mqtt.Filter
 }
 
 func (b *fakeBroker) Subscribe(_ context.Context, filters []mqtt.Filter, _ mqtt.QoS) ([]error, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.asked != nil {
+		b.asked()
+	}
 	errs := make([]error, len(filters))
 	for i, f := range filters {
 		if b.refuse[f] {
@@ -42,7 +47,10 @@ func (b *fakeBroker) Subscribe(_ context.Context, filters []mqtt.Filter, _ mqtt.
 	return errs, nil
 }
 
-func (b *fakeBroker) Unsubscribe(context.Context, []mqtt.Filter) error { return nil }
+func (b *fakeBroker) Unsubscribe(_ context.Context, filters []mqtt.Filter) error {
+	b.set(func() { b.ended = append(b.ended, filters...) })
+	return nil
+}
 
 func (b *fakeBroker) Barrier(_ context.Context, reached func()) error {
 	reached()
