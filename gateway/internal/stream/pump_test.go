@@ -23,7 +23,8 @@ type sink struct {
 	stream *stream.Stream
 	every  int           // busy after one in so many offers; 0: never
 	fails  int           // the offer that fails; 0: none
-	hasty  bool          // free again as soon as it was asked
+	hasty  bool          // busy after each offer, and free again while the pump looks for the next
+	asked  int           // while busy
 	beats  time.Duration // between two ticks
 	using  atomic.Int32
 	closed atomic.Bool // Close has returned: nobody may call
@@ -53,8 +54,10 @@ func (k *sink) Free() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.hasty && k.busy {
-		k.busy = false
-		k.stream.Freed() // before the pump has made anything of the answer
+		if k.asked++; k.asked == 3 {
+			k.busy, k.asked = false, 0
+			k.stream.Freed() // before the pump has made anything of the answer
+		}
 		return false
 	}
 	return !k.busy
@@ -192,6 +195,10 @@ func TestPumpComesBack(t *testing.T) {
 			b.attach(s, k)
 			want := "answer live "
 			for range 5000 {
+				if k.hasty {
+					time.Sleep(time.Second)
+					synctest.Wait()
+				}
 				b.publish("t", "1")
 				want += fmt.Sprintf("%d ", b.seq())
 			}
