@@ -72,6 +72,7 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 		{http.MethodPut, "/v1/topics/slow", "text/plain"},
 		{http.MethodPost, "/v1/messages", "application/json"},
 		{http.MethodPost, "/v1/authz/explain", "application/json"},
+		{http.MethodPatch, "/v1/stream/x", "application/json"},
 	} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err != nil {
@@ -104,6 +105,7 @@ func TestBodiesAndFormatsThatAreNotTaken(t *testing.T) {
 	huge := []byte(`"` + strings.Repeat("x", 40<<20) + `"`)
 	for _, r := range []struct{ method, path string }{
 		{http.MethodPost, "/v1/topics/a"}, {http.MethodPut, "/v1/topics/a"}, {http.MethodPost, "/v1/messages"}, {http.MethodPost, "/v1/authz/explain"},
+		{http.MethodPatch, "/v1/stream/x"},
 	} {
 		gzipped := s.do(t, r.method, r.path, token, []byte("x"), "Content-Type", "application/json", "Content-Encoding", "gzip")
 		wantProblem(t, r.method+" "+r.path+" gzipped", gzipped, http.StatusUnsupportedMediaType, "unsupported-media-type")

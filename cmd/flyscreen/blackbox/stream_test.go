@@ -28,6 +28,7 @@ type event struct {
 	Filters  []string // of a live event on a WebSocket
 	Snapshot int
 	Complete bool
+	Resumed  bool
 	Missed   *int
 	Reason   string
 	Code     int

@@ -58,8 +58,7 @@ func (d *Door) PatchStream(c echo.Context, p auth.Principal) error {
 		o, err := s.Subscribe(ctx, ask, func(stream.Outcome) []*wire.Event { return nil })
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			return fault.New(fault.RateLimited, "the stream's client has not read yet what earlier changes brought").
-				Retry(time.Second).Because(err)
+			return fault.New(fault.RateLimited, "the stream's client has not read yet what earlier changes brought").Retry(time.Second)
 		case err != nil:
 			return fault.New(fault.NotFound, "the stream has ended").Because(err)
 		}

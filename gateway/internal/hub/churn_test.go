@@ -167,7 +167,7 @@ func position(t *testing.T, h *hub.Hub) (seq uint64) {
 // checkSince holds the hub's word that it has all after a position against what
 // was missed.
 func (w *world) checkSince(f mqtt.Filter) {
-	since, ok := w.hub.CoveredSince(f)
+	since, ok := w.hub.Covered(f)
 	if !ok {
 		return
 	}

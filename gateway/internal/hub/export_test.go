@@ -56,8 +56,8 @@ func visited(f mqtt.Filter, walk func(mqtt.Filter, visit) bool) (all []mqtt.Filt
 	return all
 }
 
-// CoveredSince is coveredSince for who holds no lock.
-func (h *Hub) CoveredSince(f mqtt.Filter) (seq uint64, ok bool) {
+// Covered is coveredSince for who holds no lock.
+func (h *Hub) Covered(f mqtt.Filter) (seq uint64, ok bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.coveredSince(f)

@@ -199,7 +199,10 @@ func (h *Hub) Missed(topic mqtt.Topic) {
 }
 
 // Cursor is the position after the newest live message.
-func (h *Hub) Cursor() string { return string(appendCursor(nil, h.epoch, h.seq.Load())) }
+func (h *Hub) Cursor() string { return h.CursorAt(h.seq.Load()) }
+
+// CursorAt is the cursor of a position of this process.
+func (h *Hub) CursorAt(seq uint64) string { return string(appendCursor(nil, h.epoch, seq)) }
 
 // Link tells that the live connection came or went. It is called in order with
 // Deliver.

@@ -43,6 +43,9 @@ type Position struct {
 // Given reports whether there is a cursor at all.
 func (p Position) Given() bool { return p.given }
 
+// Seq is the number of the last message before it.
+func (p Position) Seq() uint64 { return p.seq }
+
 // ParsePosition reads a cursor. It fails with fault.BadRequest when text was never
 // one; a cursor of another node or of an earlier run is a position like any other,
 // from which Replay tells why it cannot go on.
@@ -84,6 +87,19 @@ func (h *Hub) Replay(position Position, mark uint64, filters []mqtt.Filter, exce
 	}
 	h.metrics.resumed.Inc()
 	return frames, ""
+}
+
+// CoveredSince is the first position from which the window has all of filters, to
+// which the caller is attached with the broker's grant.
+func (h *Hub) CoveredSince(filters []mqtt.Filter) (seq uint64) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, f := range filters {
+		if since, ok := h.coveredSince(f); ok {
+			seq = max(seq, since)
+		}
+	}
+	return seq
 }
 
 // uncovered is why the window may lack messages of filters after seq; empty if it

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"time"
@@ -109,16 +110,23 @@ func (b *headBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// maxIgnored is what a client may send on a stream, where there is nothing to say.
+const maxIgnored = 64 << 10
+
+var errTalks = errors.New("the client sends on a stream")
+
 // wait returns when the client has left or the stream has ended. What a client
-// still sends means nothing.
+// still sends means nothing, and only a little of it is read.
 func (c *session) wait(conn net.Conn) {
 	ignored := make([]byte, 64)
-	for {
-		if _, err := conn.Read(ignored); err != nil {
+	for read := 0; read <= maxIgnored; {
+		n, err := conn.Read(ignored)
+		if read += n; err != nil {
 			c.end(err)
 			return
 		}
 	}
+	c.end(errTalks)
 }
 
 func (c *session) end(err error) {

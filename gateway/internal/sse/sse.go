@@ -97,7 +97,7 @@ func (d *Door) join(r *http.Request, s *stream.Stream, p auth.Principal, q query
 		return []*wire.Event{wire.NewEvent("ready", wire.Ready{
 			Stream:  s.ID(),
 			Granted: granted,
-			Cursor:  d.options.Hub.Cursor(),
+			Cursor:  o.Cursor,
 			Resumed: o.Resumed,
 			Expires: wire.TimeOrNull(p.Expires),
 			Hint:    q.hint,

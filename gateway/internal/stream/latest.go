@@ -62,6 +62,8 @@ func (l *latest) push(f *hub.Frame, interval time.Duration, now time.Time) (drop
 	}
 	if l.dirty == 0 {
 		l.floor, l.mark, l.older = f.Seq-1, f.Seq-1, 0
+	} else if f.Seq <= l.mark { // a join, or the ring, held it back while newer ones came
+		l.floor, l.mark = min(l.floor, f.Seq-1), min(l.mark, f.Seq-1)
 	}
 	s.frame, s.interval, s.generation = f, interval, l.generation
 	l.dirty++
@@ -83,6 +85,8 @@ func (l *latest) waits(t mqtt.Topic) bool {
 func (l *latest) shrink() (dropped int) {
 	for len(l.slots) > l.maxTopics || l.bytes > l.maxBytes && l.dirty > 1 {
 		switch {
+		case len(l.slots) > l.maxTopics && len(l.resting) > 0:
+			l.wake()
 		case len(l.due) > 0 && l.dirty > 1:
 			l.clean(l.due[0])
 			l.forget(l.due[0])
@@ -180,6 +184,17 @@ func (l *latest) wake() {
 	} else {
 		l.forget(s)
 	}
+}
+
+// retime gives the topics that rest the intervals that a change of modes wants.
+func (l *latest) retime(interval func(mqtt.Topic) time.Duration, now time.Time) {
+	for _, s := range l.resting {
+		s.interval = interval(s.topic)
+		if latest := now.Add(s.interval); s.until.After(latest) {
+			s.until = latest
+		}
+	}
+	heap.Init(&l.resting)
 }
 
 // next is when a topic with a message is due; zero when none rests.

@@ -104,6 +104,7 @@ func (s *Stream) remode() {
 	}
 	s.count(q.conflate(func(f *hub.Frame) bool { return s.modeOf(f.Topic).Latest }, time.Now()))
 	if q.newest != nil {
+		q.newest.retime(func(t mqtt.Topic) time.Duration { return s.modeOf(t).Interval }, time.Now())
 		q.pushBatchFirst(q.newest.release(func(t mqtt.Topic) bool { return !s.modeOf(t).conflates() }))
 	}
 	s.signal()

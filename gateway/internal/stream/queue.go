@@ -33,7 +33,10 @@ type queue struct {
 	ring       []*hub.Frame // length is zero or a power of two
 	few        [4]*hub.Frame
 	head, tail int
-	bytes      int // of the frames in the ring
+	bytes      int    // of the frames in the ring
+	high       uint64 // the largest Seq among them
+	late       int    // behind the last one that came later than a larger Seq, because of a join
+	lateFloor  uint64 // no cursor may pass this before late is reached
 	controls   []control
 	batches    int // controls that hold snapshots
 	newest     *latest
@@ -94,8 +97,18 @@ func (q *queue) pushFrame(f *hub.Frame) {
 	if q.tail-q.head == len(q.ring) {
 		q.grow()
 	}
+	inOrder := q.tail == q.head || f.Seq > q.high
+	if inOrder {
+		q.high = f.Seq
+	}
 	q.ring[q.tail&q.mask()] = f
 	q.tail++
+	if !inOrder {
+		if q.head >= q.late {
+			q.lateFloor = f.Seq - 1
+		}
+		q.late, q.lateFloor = q.tail, min(q.lateFloor, f.Seq-1)
+	}
 	q.bytes += len(f.JSON)
 }
 
@@ -179,7 +192,7 @@ func (q *queue) conflate(may func(*hub.Frame) bool, now time.Time) (dropped int)
 	for ; next < len(q.controls); next++ {
 		q.controls[next].at = min(q.controls[next].at, kept)
 	}
-	q.tail = kept
+	q.tail, q.late = kept, min(q.late, kept)
 	if dropped > 0 {
 		q.pushGap(dropped)
 	}
@@ -248,6 +261,9 @@ func (q *queue) position(most, hold uint64) uint64 {
 	}
 	if q.head < q.tail {
 		most = min(most, q.oldest().Seq-1)
+	}
+	if q.head < q.late {
+		most = min(most, q.lateFloor)
 	}
 	if hold > 0 {
 		most = min(most, hold)

@@ -28,11 +28,16 @@ type fakeBroker struct {
 	during   func() // called while a snapshot is collected
 	after    func() // called behind the barrier
 	down     bool   // snapshots fail
+	asked    func() // called by Subscribe
+	ended    []mqtt.Filter
 }
 
 func (b *fakeBroker) Subscribe(_ context.Context, filters []mqtt.Filter, _ mqtt.QoS) ([]error, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.asked != nil {
+		b.asked()
+	}
 	errs := make([]error, len(filters))
 	for i, f := range filters {
 		if b.refuse[f] {
@@ -42,7 +47,10 @@ func (b *fakeBroker) Subscribe(_ context.Context, filters []mqtt.Filter, _ mqtt.
 	return errs, nil
 }
 
-func (b *fakeBroker) Unsubscribe(context.Context, []mqtt.Filter) error { return nil }
+func (b *fakeBroker) Unsubscribe(_ context.Context, filters []mqtt.Filter) error {
+	b.set(func() { b.ended = append(b.ended, filters...) })
+	return nil
+}
 
 func (b *fakeBroker) Barrier(_ context.Context, reached func()) error {
 	reached()
@@ -92,11 +100,16 @@ var small = stream.Limits{QueueMessages: 3, QueueBytes: 1 << 20, Filters: 3, Per
 // inBubble runs test with a bench whose time is the bubble's.
 func inBubble(t *testing.T, test func(b *bench)) {
 	t.Helper()
+	inBubbleWith(t, small, test)
+}
+
+func inBubbleWith(t *testing.T, limits stream.Limits, test func(b *bench)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, broker: &fakeBroker{refuse: map[mqtt.Filter]bool{}}}
 		log := slog.New(slog.DiscardHandler)
 		b.hub = hub.New(hub.Options{Source: b.broker, Retainer: b.broker, Logger: log})
-		b.streams = stream.NewRegistry(b.hub, small, log, nil)
+		b.streams = stream.NewRegistry(b.hub, limits, log, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = b.hub.Run(ctx) })

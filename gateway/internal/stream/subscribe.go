@@ -44,6 +44,9 @@ type Outcome struct {
 	// Resumed says that what came after Since follows, and no snapshot. Where it is
 	// false although Since was given, a gap event with its reason follows the answer.
 	Resumed bool
+	// Cursor is the position at which the new filters' messages begin: Since, where
+	// the stream resumed.
+	Cursor string
 }
 
 // granted is every effective filter, once.
@@ -118,6 +121,7 @@ func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outc
 		s.hub.Leave(s)
 		return o, errClosed
 	}
+	o.Cursor = s.hub.CursorAt(s.begins(q, o, mark))
 	wanted := s.announce(q, o, j)
 	for _, e := range answer(o) {
 		s.pushEvent(e)
@@ -144,6 +148,19 @@ func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outc
 	}
 	s.release()
 	return o, nil
+}
+
+// begins is the position from which on the stream has o's messages, where it was
+// attached at mark. Needs s.mu.
+func (s *Stream) begins(q Subscription, o Outcome, mark uint64) uint64 {
+	if o.Resumed {
+		return q.Since.Seq()
+	}
+	position := max(mark, s.hub.CoveredSince(o.granted()))
+	if hold := s.hold(); hold > 0 {
+		return min(position, hold)
+	}
+	return position
 }
 
 // announce makes the new subscriptions count and returns the filters of which a
