@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -512,7 +514,6 @@ func (l *line) fill() (progress bool) {
 	})
 	if err != nil {
 		l.o.failing(err)
-		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -522,25 +523,29 @@ func (l *line) fill() (progress bool) {
 			l.insertLocked(&entry{message: *r, stored: true, told: true})
 		}
 	}
-	if all && l.arrivals == arrivals {
+	if all && l.arrivals == arrivals && (err == nil || errors.Is(err, errDamaged)) {
 		l.more = false
 	}
 	l.noteLowLocked()
 	return len(next) > 0 || !l.more
 }
 
-// eachMessage calls do with the messages from seq on, in order, until it returns false.
+// eachMessage calls do with the messages from seq on, in order, until it returns
+// false. A damaged record, which opening would have found, is passed over: it must
+// not hold up the others. The error is of the first of them.
 func (s *store) eachMessage(seq uint64, do func(*message) bool) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	var first error
+	err := s.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketMessages).Cursor()
 		for k, v := c.Seek(seqKey(seq)); k != nil; k, v = c.Next() {
+			var r *message
 			_, body, _, err := open(v)
-			if err != nil {
-				return fmt.Errorf("message %d: %w", binary.BigEndian.Uint64(k), err)
+			if err == nil {
+				r, err = decodeMessage(body)
 			}
-			r, err := decodeMessage(body)
 			if err != nil {
-				return fmt.Errorf("message %d: %w", binary.BigEndian.Uint64(k), err)
+				first = cmp.Or(first, fmt.Errorf("message %d: %w; it is passed over until the next start", binary.BigEndian.Uint64(k), err))
+				continue
 			}
 			if !do(r) {
 				return nil
@@ -548,6 +553,7 @@ func (s *store) eachMessage(seq uint64, do func(*message) bool) error {
 		}
 		return nil
 	})
+	return cmp.Or(err, first)
 }
 
 // expire puts what is older than the bound into quarantine.
@@ -570,7 +576,6 @@ func (l *line) expire() {
 		return true
 	}); err != nil {
 		l.o.failing(err)
-		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
