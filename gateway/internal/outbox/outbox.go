@@ -254,6 +254,10 @@ func (l *line) quiet(ctx context.Context) error {
 
 // reserve takes room for a message.
 func (o *Outbox) reserve(bytes int) error {
+	if o.commits.slow() {
+		o.metrics.refused.Inc()
+		return fault.New(fault.Overloaded, "the broker cannot be reached and the outbox's disk is too slow; the message was not sent").Retry(time.Second)
+	}
 	if o.bytes.Add(int64(bytes)) > int64(o.options.MaxBytes) {
 		o.bytes.Add(-int64(bytes))
 		o.metrics.refused.Inc()
