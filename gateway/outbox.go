@@ -76,8 +76,11 @@ type OutboxFile struct {
 }
 
 // OpenOutbox opens the outbox in cfg's data directory. It fails while a gateway has
-// it open.
+// it open, and where there is none: it makes nothing.
 func OpenOutbox(cfg *config.Config, log *slog.Logger) (*OutboxFile, error) {
+	if err := outbox.Exists(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	f := &OutboxFile{box: outbox.New(outboxOptions(cfg, nowhere{}, log)), ended: make(chan error, 1)}
 	if err := f.box.Open(); err != nil {
 		return nil, err
