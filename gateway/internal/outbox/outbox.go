@@ -232,26 +232,6 @@ func brokerPatience(ctx context.Context) time.Duration {
 	return time.Until(deadline) * 4 / 5
 }
 
-// quiet waits for the end of a trial: a QoS 0 message could be to blame too, and is
-// not heard of again.
-func (l *line) quiet(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		if l.trial == nil {
-			l.zeros++
-			l.mu.Unlock()
-			return nil
-		}
-		calm := l.calm
-		l.mu.Unlock()
-		select {
-		case <-calm:
-		case <-ctx.Done():
-			return fault.New(fault.Overloaded, "the broker connection is being tried; the message was not sent").Retry(time.Second).Because(ctx.Err())
-		}
-	}
-}
-
 // reserve takes room for a message.
 func (o *Outbox) reserve(bytes int) error {
 	if o.commits.slow() {
