@@ -14,14 +14,11 @@ import (
 	"flyscreen/gateway/wire"
 )
 
-// newOutbox makes the outbox in front of the broker and opens its file. A file that
-// cannot be opened now is no reason not to start: the outbox tries again.
+// newOutbox makes the outbox in front of the broker.
 func (g *Gateway) newOutbox() *outbox.Outbox {
 	o := outboxOptions(g.config, g.upstream, g.options.Logger)
 	o.Metrics = g.metrics
-	box := outbox.New(o)
-	_ = box.Open() // it has logged it, and a metric tells it
-	return box
+	return outbox.New(o)
 }
 
 func outboxOptions(cfg *config.Config, b outbox.Broker, log *slog.Logger) outbox.Options {
