@@ -51,6 +51,7 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if g.outbox != nil { // which outlives the upstream: what that leaves unanswered is kept
+		_ = g.outbox.Open() // it has logged an error and tries again; that is no reason not to start
 		g.run("outbox", g.outbox.Run)
 	}
 	g.run("upstream", g.upstream.Run)

@@ -14,14 +14,11 @@ import (
 	"flyscreen/gateway/wire"
 )
 
-// newOutbox makes the outbox in front of the broker and opens its file. A file that
-// cannot be opened now is no reason not to start: the outbox tries again.
+// newOutbox makes the outbox in front of the broker.
 func (g *Gateway) newOutbox() *outbox.Outbox {
 	o := outboxOptions(g.config, g.upstream, g.options.Logger)
 	o.Metrics = g.metrics
-	box := outbox.New(o)
-	_ = box.Open() // it has logged it, and a metric tells it
-	return box
+	return outbox.New(o)
 }
 
 func outboxOptions(cfg *config.Config, b outbox.Broker, log *slog.Logger) outbox.Options {
@@ -76,8 +73,11 @@ type OutboxFile struct {
 }
 
 // OpenOutbox opens the outbox in cfg's data directory. It fails while a gateway has
-// it open.
+// it open, and where there is none: it makes nothing.
 func OpenOutbox(cfg *config.Config, log *slog.Logger) (*OutboxFile, error) {
+	if err := outbox.Exists(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	f := &OutboxFile{box: outbox.New(outboxOptions(cfg, nowhere{}, log)), ended: make(chan error, 1)}
 	if err := f.box.Open(); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ type promises struct {
 func (p *promises) device(ctx context.Context, g *gateway, name string, gap time.Duration, enough func() bool) {
 	for i := 0; !enough(); i++ {
 		for ctx.Err() == nil {
-			status, _ := g.do(http.MethodPost, "/v1/topics/faults/"+name, strconv.Itoa(i))
+			status, _ := g.do(http.MethodPost, "/v1/topics/faults/"+name, strconv.Itoa(i), header(name, i)...)
 			p.mu.Lock()
 			p.statuses[status]++
 			if status/100 == 2 {
@@ -42,6 +42,14 @@ func (p *promises) device(ctx context.Context, g *gateway, name string, gap time
 		}
 		pause(ctx, gap)
 	}
+}
+
+// header gives every other device keys, as a careful one has; the rest do without.
+func header(name string, i int) []string {
+	if len(name) > 0 && name[len(name)-1]%2 == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("Idempotency-Key: %s-%d", name, i)}
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -87,16 +95,26 @@ func (p *promises) judge(t *testing.T, arrived []string, mostDoubled int) {
 	}
 }
 
-// Broker and gateway are killed at any moment, while devices publish.
+// Broker and gateway are killed at any moment, while devices publish over one
+// connection to the broker, and over several.
 func TestKills(t *testing.T) {
+	for _, connections := range []int{1, 3} {
+		t.Run(fmt.Sprint("connections ", connections), func(t *testing.T) { kills(t, connections) })
+	}
+}
+
+func kills(t *testing.T, connections int) {
 	const devices = 16
 	faults, want, longestDown := 3, int64(2_000), 800*time.Millisecond
 	if full {
 		faults, want, longestDown = number("FAULTS_KILLS", 20), int64(number("FAULTS_PUBLISHES", 50_000)), 20*time.Second
 	}
+	if connections > 1 { // once more, not at the same length
+		faults, want = max(2, faults/4), want/4
+	}
 	broker := mosquitto.Start(t)
 	r := record(t, "127.0.0.1:"+broker.Port)
-	g := startGateway(t, r.url(), t.TempDir())
+	g := startGateway(t, r.url(), t.TempDir(), fmt.Sprint("upstream.connections=", connections))
 	g.awaitReady()
 
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
@@ -133,7 +151,7 @@ func TestKills(t *testing.T) {
 	}
 	// In flight at a broker's end: the window and a message of each device. At the
 	// gateway's: what was delivered and not yet noted, and a repetition by each device.
-	p.judge(t, r.acknowledged(), faults*2*(256+devices))
+	p.judge(t, r.acknowledged(), faults*2*(256*connections+devices))
 }
 
 func number(name string, standard int) int {

@@ -27,6 +27,8 @@ type operation struct {
 const (
 	commitOperations = 1000
 	commitBytes      = 8 << 20
+	// commitBacklog is how much may wait for the disk; more is refused.
+	commitBacklog = 32 << 20
 	// commitRetry is the pause after a failed commit, for what must succeed.
 	commitRetry = 200 * time.Millisecond
 	// openRetry is the pause between attempts to open the file.
@@ -43,6 +45,7 @@ type committer struct {
 
 	mu      sync.Mutex // guards the following
 	waiting []*operation
+	backlog int    // bytes of waiting, and of what is being written
 	seq     uint64 // the last sequence number
 	ended   bool
 
@@ -63,11 +66,19 @@ func (c *committer) add(op *operation, number func(seq uint64)) {
 		number(c.seq)
 	}
 	c.waiting = append(c.waiting, op)
+	c.backlog += op.bytes
 	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// slow reports whether more waits for the disk than is to be held in memory.
+func (c *committer) slow() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.backlog > commitBacklog
 }
 
 // take returns what goes into the next commit.
@@ -136,13 +147,18 @@ func (c *committer) commit(batch []*operation) (again []*operation) {
 	} else {
 		c.o.recovered()
 	}
+	written := 0
 	for _, op := range batch {
 		if err != nil && op.must {
 			again = append(again, op)
 			continue
 		}
+		written += op.bytes
 		op.done(err)
 	}
+	c.mu.Lock()
+	c.backlog -= written
+	c.mu.Unlock()
 	return again
 }
 

@@ -166,7 +166,20 @@ func (l *line) drop(r *message, done func(error)) {
 	if !e.done {
 		l.finishLocked(e)
 	}
-	l.o.commits.add(&operation{must: true, apply: deleteMessage(e.seq), done: func(err error) {
+	moved := 0 // bytes in quarantine, where it may have gone meanwhile
+	l.o.commits.add(&operation{must: true, apply: func(tx *bbolt.Tx, s *store) error {
+		poison := tx.Bucket(bucketPoison)
+		if moved = len(poison.Get(seqKey(e.seq))); moved > 0 {
+			if err := poison.Delete(seqKey(e.seq)); err != nil {
+				return err
+			}
+		}
+		return deleteMessage(e.seq)(tx, s)
+	}, done: func(err error) {
+		if moved > 0 && err == nil {
+			l.o.poison.Add(-1)
+			l.o.bytes.Add(-int64(moved))
+		}
 		l.forgotten(e)
 		done(err)
 	}}, nil)

@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer, o *Outbox) *metrics {
 	}
 	m := &metrics{
 		delivered:   counter("delivered_total", "Kept messages that the broker has acknowledged."),
-		refused:     counter("refused_total", "Messages refused because the outbox was full."),
+		refused:     counter("refused_total", "Messages refused because the outbox was full, or its disk too slow."),
 		expired:     counter("expired_total", "Messages put into quarantine because they had waited too long."),
 		quarantined: counter("quarantined_total", "Messages put into quarantine, for whatever reason."),
 		trimmed:     counter("quarantine_dropped_total", "Messages dropped because the quarantine took half of the outbox."),

@@ -232,28 +232,12 @@ func brokerPatience(ctx context.Context) time.Duration {
 	return time.Until(deadline) * 4 / 5
 }
 
-// quiet waits for the end of a trial: a QoS 0 message could be to blame too, and is
-// not heard of again.
-func (l *line) quiet(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		if l.trial == nil {
-			l.zeros++
-			l.mu.Unlock()
-			return nil
-		}
-		calm := l.calm
-		l.mu.Unlock()
-		select {
-		case <-calm:
-		case <-ctx.Done():
-			return fault.New(fault.Overloaded, "the broker connection is being tried; the message was not sent").Retry(time.Second).Because(ctx.Err())
-		}
-	}
-}
-
 // reserve takes room for a message.
 func (o *Outbox) reserve(bytes int) error {
+	if o.commits.slow() {
+		o.metrics.refused.Inc()
+		return fault.New(fault.Overloaded, "the broker cannot be reached and the outbox's disk is too slow; the message was not sent").Retry(time.Second)
+	}
 	if o.bytes.Add(int64(bytes)) > int64(o.options.MaxBytes) {
 		o.bytes.Add(-int64(bytes))
 		o.metrics.refused.Inc()

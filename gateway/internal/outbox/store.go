@@ -45,6 +45,17 @@ type damage struct{ what error }
 func (d damage) Error() string { return "the outbox's file is damaged: " + d.what.Error() }
 func (d damage) Unwrap() error { return d.what }
 
+// Exists returns nil if dir holds an outbox, or what one can be made of.
+func Exists(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, fileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, other := os.Stat(filepath.Join(dir, fileName+".new")); other == nil {
+			return nil
+		}
+	}
+	return err
+}
+
 // openStore opens the file in dir, or makes one. A damaged file is moved aside and
 // what is readable is taken over; moved is then its new name.
 func openStore(dir string) (s *store, moved string, cause error, err error) {

@@ -213,7 +213,14 @@ func (l *lane) close(cause error) {
 	l.closed = true
 	l.mu.Unlock()
 	close(l.quit)
-	<-l.stopped
+	timer := time.NewTimer(teardown)
+	defer timer.Stop()
+	select {
+	case <-l.stopped:
+	case <-timer.C: // in a write to a broker that hardly reads
+		l.conn.end(cause)
+		<-l.stopped
+	}
 	l.mu.Lock()
 	left := slices.Concat(l.writing, l.unsent)
 	for _, f := range l.waiting {
