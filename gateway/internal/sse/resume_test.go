@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,10 +40,13 @@ func dial(g *gatewaytest.Gateway, token, query, accept, lastEventID string) (*wi
 		fmt.Fprintf(conn, "Last-Event-ID: %s\r\n", lastEventID)
 	}
 	fmt.Fprint(conn, "\r\n")
-	answer, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // Cut closes the connection
-	if err != nil || answer.StatusCode != http.StatusOK {
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = errors.New(answer.Status)
+	}
+	if err != nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("%v %v", answer, err)
+		return nil, err
 	}
 	return &wire{conn: conn, r: bufio.NewReader(answer.Body)}, nil
 }
