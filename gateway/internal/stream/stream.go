@@ -55,6 +55,10 @@ type Stream struct {
 
 	mu         sync.Mutex // guards what follows; Hub's and shard's locks may be taken under it, never the other way round
 	principal  auth.Principal
+	known      bool          // Authenticate was called
+	rights     uint64        // how often the principal has been replaced
+	fence      uint64        // up to this message each is held against the grants; 0: none
+	lifted     []mqtt.Filter // rules that denied something until a refresh that is under way
 	queue      queue
 	marked     bool   // among the shard's ready ones
 	last       uint64 // Seq of the last live message
@@ -119,6 +123,9 @@ func (s *Stream) Deliver(f *hub.Frame) {
 		return
 	}
 	s.last = f.Seq
+	if s.forbids(f.Topic, f.Seq) {
+		return
+	}
 	if len(s.joins) > 0 && s.joining(f.Topic) {
 		s.keepAside(f)
 		return
