@@ -38,7 +38,9 @@ func dialSocket(t *testing.T, g *gatewaytest.Gateway, query string, protocols ..
 	return &socket{t, conn}
 }
 
-func bearer(token string) string { return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token)) }
+func bearer(token string) string {
+	return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token))
+}
 
 // ask sends a frame and returns the first answer of that type.
 func (s *socket) ask(frame, kind string) string {

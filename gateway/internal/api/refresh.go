@@ -38,7 +38,7 @@ func (d *Door) RefreshStream(c echo.Context, p auth.Principal) error {
 	var coded *fault.Error
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fault.New(fault.RateLimited, "the stream's client has not read yet what earlier changes brought").Retry(time.Second).Because(err)
+		err = fault.New(fault.Overloaded, "the stream's client has not read yet what earlier changes brought").Retry(time.Second).Because(err)
 	case err != nil && !errors.As(err, &coded):
 		err = fault.New(fault.NotFound, "the stream has ended").Because(err)
 	}

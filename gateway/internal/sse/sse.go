@@ -105,12 +105,15 @@ func (d *Door) join(r *http.Request, s *stream.Stream, p auth.Principal, q query
 			Hint:    q.hint,
 		})}
 	})
+	if err = errors.Join(refused, err); err != nil {
+		return err // the edge records it
+	}
 	for _, result := range o.Results {
 		d.options.Audit.Record(r.Context(), audit.Decision{
 			Principal: p, Address: d.options.Address(r), Action: "subscribe", Target: string(result.Filter), Err: result.Err,
 		})
 	}
-	return errors.Join(refused, err)
+	return nil
 }
 
 // query is what a request asks for.
