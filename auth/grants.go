@@ -16,6 +16,11 @@ type Grants struct {
 	Deny []mqtt.Filter
 }
 
+// Equal reports whether both say the same, in the same order.
+func (g Grants) Equal(other Grants) bool {
+	return slices.Equal(g.Pub, other.Pub) && slices.Equal(g.Sub, other.Sub) && slices.Equal(g.Deny, other.Deny)
+}
+
 // Denied reports whether a deny rule takes t away. A subscription may be granted
 // all the same, so whoever delivers asks for each message; without deny rules,
 // which is nearly always, the answer costs nothing.

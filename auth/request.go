@@ -41,6 +41,24 @@ func (a *Authenticator) Request(r *http.Request) (Principal, error) {
 	return p, err
 }
 
+// ticketParameter carries a ticket in the URL of a stream.
+const ticketParameter = "ticket"
+
+// Stream is Request for a stream, whose URL may bring a ticket, which is used up. A
+// ticket must be the only credential (BadRequest), but for a certificate.
+func (a *Authenticator) Stream(r *http.Request) (Principal, error) {
+	tickets, given := r.URL.Query()[ticketParameter]
+	switch {
+	case !given:
+		return a.Request(r)
+	case len(tickets) > 1 || tickets[0] == "":
+		return Principal{}, fault.New(fault.BadRequest, "the query parameter %s must hold one ticket", ticketParameter)
+	case len(r.Header.Values("Authorization"))+len(r.Header.Values(keyHeader)) > 0 || r.URL.Query().Has(tokenParameter):
+		return Principal{}, fault.New(fault.BadRequest, "the request brings a ticket and another credential; send one of them")
+	}
+	return a.Ticket(tickets[0])
+}
+
 // other is Request for what is not a token.
 func (a *Authenticator) other(r *http.Request, c credential) (Principal, error) {
 	switch {

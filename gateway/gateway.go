@@ -72,6 +72,7 @@ type Gateway struct {
 	doors       sync.WaitGroup // requests being served, hijacked ones too
 	failed      chan error     // the first fatal error of a running room
 	stopped     chan struct{}  // closed at the end of Stop
+	rights      chan struct{}  // says that credentials may be worth less
 	reload      chan struct{}  // asks for the files to be read now
 
 	mu    sync.Mutex // guards what follows
@@ -92,6 +93,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		proxies: proxies(cfg.HTTP.TrustedProxies),
 		failed:  make(chan error, 1),
 		stopped: make(chan struct{}),
+		rights:  make(chan struct{}, 1),
 		reload:  make(chan struct{}, 1),
 	}
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -129,6 +131,7 @@ func (g *Gateway) authOptions() auth.Options {
 		Leeway:            cfg.Limits.Leeway,
 		Limits:            cfg.TopicLimits(),
 		Address:           g.proxies.address,
+		Changed:           g.rightsChanged,
 		Logger:            g.options.Logger,
 		Metrics:           g.metrics,
 	}
@@ -196,6 +199,7 @@ func (g *Gateway) build() error {
 		PerAddress:    limits.StreamsPerAddress,
 		Total:         limits.Streams,
 	}, log, g.metrics)
+	g.streams.Trust(g.auth.Current)
 	var target publish.Broker = g.upstream
 	if cfg.Outbox.Enabled {
 		g.outbox = g.newOutbox()
@@ -234,6 +238,7 @@ func (g *Gateway) build() error {
 	g.sse = sse.New(sse.Options{
 		Streams:      g.streams,
 		Hub:          g.hub,
+		Audit:        g.audit,
 		Filters:      cfg.TopicLimits(),
 		MaxFilters:   limits.RequestFilters,
 		WriteTimeout: limits.WriteTimeout,
@@ -245,6 +250,7 @@ func (g *Gateway) build() error {
 		Auth:         g.auth,
 		Streams:      g.streams,
 		Hub:          g.hub,
+		Audit:        g.audit,
 		Go:           g.doors.Go,
 		Publish:      desk,
 		Filters:      cfg.TopicLimits(),

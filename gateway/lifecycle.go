@@ -58,6 +58,7 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	g.run("hub", g.hub.Run)
 	g.run("streams", g.streams.Run)
 	g.run("auth", g.auth.Run)
+	g.run("rights", g.watchRights)
 	g.run("files", g.watchFiles)
 	g.onStop("doors", g.waitForDoors)
 	if g.main, err = g.listen(ctx, g.config.HTTP.Listen, g.router(), g.tls); err != nil {

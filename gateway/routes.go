@@ -29,10 +29,11 @@ func (g *Gateway) router() *echo.Echo {
 	e.POST("/v1/authz/explain", g.as(g.api.Explain))
 	e.POST("/v1/tickets", g.as(g.api.Ticket))
 
-	e.GET("/v1/stream", g.as(func(c echo.Context, p auth.Principal) error {
+	e.GET("/v1/stream", g.asFrom(g.auth.Stream, func(c echo.Context, p auth.Principal) error {
 		return g.sse.Serve(c.Response(), c.Request(), p)
 	}))
 	e.PATCH("/v1/stream/:stream", g.as(g.api.PatchStream))
+	e.PUT("/v1/stream/:stream/token", g.as(g.api.RefreshStream))
 	e.GET("/v1/ws", func(c echo.Context) error { return g.ws.Serve(c.Response(), c.Request()) })
 
 	e.GET("/livez", g.api.Live)
@@ -84,8 +85,13 @@ const principalKey = "principal"
 
 // as makes a handler of one that needs to know who asks.
 func (g *Gateway) as(serve func(echo.Context, auth.Principal) error) echo.HandlerFunc {
+	return g.asFrom(g.auth.Request, serve)
+}
+
+// asFrom is as for who takes other credentials too.
+func (g *Gateway) asFrom(who func(*http.Request) (auth.Principal, error), serve func(echo.Context, auth.Principal) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		p, err := g.auth.Request(c.Request())
+		p, err := who(c.Request())
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ const (
 	CloseProtocol        CloseCode = 4400
 	CloseUnauthenticated CloseCode = 4401
 	CloseNotAuthorized   CloseCode = 4403
+	CloseRevoked         CloseCode = 4410
 )
 
 // CloseNormal is the clean end that the client asked for.

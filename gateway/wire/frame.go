@@ -98,6 +98,23 @@ type Unsuback struct {
 type Puback struct {
 	ID       *Number       `json:"id,omitempty"`
 	Delivery mqtt.Delivery `json:"delivery"`
+	Replayed bool          `json:"replayed,omitempty"` // published before, with the same key
+}
+
+// Authack answers auth, and the refresh of a stream over HTTP: the new end, and the
+// effective filters.
+type Authack struct {
+	ID      *Number       `json:"id,omitempty"`
+	Expires *Time         `json:"expires"`
+	Granted []mqtt.Filter `json:"granted"`
+}
+
+// NotNull is filters, as a list also where there are none.
+func NotNull(filters []mqtt.Filter) []mqtt.Filter {
+	if filters == nil {
+		return []mqtt.Filter{}
+	}
+	return filters
 }
 
 // Pong answers ping.

@@ -205,9 +205,9 @@ func TestCloseCodes(t *testing.T) {
 		}
 	}
 	not := []wire.CloseCode{
-		wire.CloseNormal, wire.CloseUnsupported, wire.CloseInvalidUTF8, wire.CloseTooBig, wire.CloseProtocol, wire.CloseUnauthenticated, wire.CloseNotAuthorized,
+		wire.CloseNormal, wire.CloseUnsupported, wire.CloseInvalidUTF8, wire.CloseTooBig, wire.CloseProtocol, wire.CloseUnauthenticated, wire.CloseNotAuthorized, wire.CloseRevoked,
 	}
-	for i, number := range []wire.CloseCode{1000, 1003, 1007, 1009, 4400, 4401, 4403} {
+	for i, number := range []wire.CloseCode{1000, 1003, 1007, 1009, 4400, 4401, 4403, 4410} {
 		if not[i] != number || number.Reconnect() {
 			t.Errorf("%d: code %d, reconnect %v", number, not[i], number.Reconnect())
 		}

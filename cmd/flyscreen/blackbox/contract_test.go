@@ -169,6 +169,8 @@ func (d *document) operation(r *http.Request) (string, *v3.Operation) {
 	switch {
 	case strings.HasPrefix(path, "/v1/topics/"):
 		path = "/v1/topics/{topic}"
+	case strings.HasPrefix(path, "/v1/stream/") && strings.HasSuffix(path, "/token"):
+		path = "/v1/stream/{stream}/token"
 	case strings.HasPrefix(path, "/v1/stream/"):
 		path = "/v1/stream/{stream}"
 	case strings.HasPrefix(path, "/console/"):

@@ -16,10 +16,10 @@ func TestWhatIsNotBuiltYetIsRefused(t *testing.T) {
 			t.Errorf("%s: the detail %q does not say so", what, p.Detail)
 		}
 	}
-	for _, option := range []string{"session=s", "ticket=t"} {
+	for _, option := range []string{"session=s"} {
 		refused(option, s.do(t, http.MethodGet, "/v1/stream?filter=a&"+option, token, nil))
 	}
-	for _, option := range []string{"session=s", "ticket=t"} {
+	for _, option := range []string{"session=s"} {
 		refused("ws "+option, s.do(t, http.MethodGet, "/v1/ws?"+option, token, nil))
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -43,9 +43,7 @@ func TestFramesThatAreNotBuiltYetAreRefused(t *testing.T) {
 		s.wantNotYet(t, first)
 	}
 	for _, second := range []string{
-		frame("auth", "id", 1, "token", token),
 		frame("ack", "cursor", "k-1"),
-		`{"type":"publish","id":1,"topic":"a","text":"x","idempotency_key":"k"}`,
 	} {
 		s.wantNotYet(t, frame("connect", "token", token), second)
 	}

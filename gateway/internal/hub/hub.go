@@ -44,9 +44,9 @@ type Subscriber interface {
 	// Deliver hands over a live message. A message that several of the
 	// subscriber's filters match may be handed over once for each, in a row.
 	Deliver(f *Frame)
-	// Missed tells that a live message which the subscriber's filters match could
-	// not be taken from the broker.
-	Missed()
+	// Missed tells that a live message on topic, which the subscriber's filters
+	// match, could not be taken from the broker.
+	Missed(topic mqtt.Topic)
 	// Upstream tells that the live connection came or went. It is called before
 	// the first message of a new connection.
 	Upstream(up bool)
@@ -191,12 +191,16 @@ func (h *Hub) Missed(topic mqtt.Topic) {
 		for _, s := range subscribers {
 			if _, again := told[s]; !again {
 				told[s] = struct{}{}
-				s.Missed()
+				s.Missed(topic)
 			}
 		}
 		h.matched[i] = nil
 	}
 }
+
+// Mark is the position of the newest live message. What comes later has not been
+// matched yet, so an Unsubscribe before the call holds for it.
+func (h *Hub) Mark() uint64 { return h.seq.Load() }
 
 // Cursor is the position after the newest live message.
 func (h *Hub) Cursor() string { return h.CursorAt(h.seq.Load()) }

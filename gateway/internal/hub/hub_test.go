@@ -113,7 +113,7 @@ func (r *reader) Upstream(up bool) {
 	r.links = append(r.links, up)
 }
 
-func (r *reader) Missed() {
+func (r *reader) Missed(mqtt.Topic) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.missed++

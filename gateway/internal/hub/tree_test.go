@@ -16,7 +16,7 @@ type named string
 
 func (named) Deliver(*hub.Frame) {}
 func (named) Upstream(bool)      {}
-func (named) Missed()            {}
+func (named) Missed(mqtt.Topic)  {}
 
 var levels = rapid.SampledFrom([]string{"a", "b", "", "$x", "+"})
 

@@ -160,27 +160,37 @@ func (d *Desk) PublishWire(ctx context.Context, c Client, p *wire.Publish) (mqtt
 	return d.PublishWireKeyed(ctx, c, Key{}, p)
 }
 
+// PublishWireOnce is PublishWire that says whether the answer is an earlier one's of
+// the same key.
+func (d *Desk) PublishWireOnce(ctx context.Context, c Client, p *wire.Publish) (delivery mqtt.Delivery, replayed bool, err error) {
+	return d.publishWire(ctx, c, Key{}, p)
+}
+
 // PublishWireKeyed is PublishWire with a key that the request around p brought; p's
 // own goes before it.
 func (d *Desk) PublishWireKeyed(ctx context.Context, c Client, key Key, p *wire.Publish) (mqtt.Delivery, error) {
+	delivery, _, err := d.publishWire(ctx, c, key, p)
+	return delivery, err
+}
+
+func (d *Desk) publishWire(ctx context.Context, c Client, key Key, p *wire.Publish) (delivery mqtt.Delivery, replayed bool, err error) {
 	topic, err := d.Topic(p.Topic)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	payload, err := p.Bytes()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	qos, err := p.Level()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	m := mqtt.Message{Topic: topic, Payload: payload, QoS: qos, Retain: p.Retain}
 	if p.IdempotencyKey != "" {
 		key = Key{Text: p.IdempotencyKey}
 	}
-	delivery, _, err := d.PublishKeyed(ctx, c, key, m)
-	return delivery, err
+	return d.PublishKeyed(ctx, c, key, m)
 }
 
 // scope is who a client counts as.

@@ -12,6 +12,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/internal/stream"
 	"flyscreen/gateway/mqtt"
@@ -26,6 +27,7 @@ var heartbeat = 15 * time.Second
 type Options struct {
 	Streams      *stream.Registry
 	Hub          *hub.Hub
+	Audit        *audit.Log // may be nil
 	Filters      mqtt.Limits
 	MaxFilters   int           // in one request
 	WriteTimeout time.Duration // for each 32 KiB to a client that is behind
@@ -79,7 +81,7 @@ func (d *Door) join(r *http.Request, s *stream.Stream, p auth.Principal, q query
 	}
 	var refused error
 	ask := stream.Subscription{Requests: q.requests, Since: q.since}
-	_, err := s.Subscribe(r.Context(), ask, func(o stream.Outcome) []*wire.Event {
+	o, err := s.Subscribe(r.Context(), ask, func(o stream.Outcome) []*wire.Event {
 		granted := []string{}
 		for _, result := range o.Results {
 			if result.Err != nil && refused == nil {
@@ -103,7 +105,15 @@ func (d *Door) join(r *http.Request, s *stream.Stream, p auth.Principal, q query
 			Hint:    q.hint,
 		})}
 	})
-	return errors.Join(refused, err)
+	if err = errors.Join(refused, err); err != nil {
+		return err // the edge records it
+	}
+	for _, result := range o.Results {
+		d.options.Audit.Record(r.Context(), audit.Decision{
+			Principal: p, Address: d.options.Address(r), Action: "subscribe", Target: string(result.Filter), Err: result.Err,
+		})
+	}
+	return nil
 }
 
 // query is what a request asks for.
@@ -118,8 +128,9 @@ func (d *Door) parse(r *http.Request) (query, error) {
 	if err != nil {
 		return query{}, err
 	}
-	q.All("access_token") // package auth has judged it
-	if err := q.NotYet("session", "ticket"); err != nil {
+	q.All("access_token") // package auth has judged both
+	q.All("ticket")
+	if err := q.NotYet("session"); err != nil {
 		return query{}, err
 	}
 	var like stream.Request

@@ -165,7 +165,7 @@ func TestRefused(t *testing.T) {
 	for _, option := range []string{"mode=latest", "mode=latest&interval=100", "mode=latest&interval=0&on_slow=close", "on_slow=latest", "on_slow=close"} {
 		follow(t, g, token, "filter=a&"+option).close()
 	}
-	for _, option := range []string{"session=x", "ticket=x"} {
+	for _, option := range []string{"session=x"} {
 		if r, body := g.Do(t, token, "GET", "/v1/stream?filter=a&"+option, ""); r.StatusCode != 400 || !strings.Contains(body, "not supported yet") {
 			t.Errorf("%s: %d %s", option, r.StatusCode, body)
 		}

@@ -22,6 +22,9 @@ type join struct {
 	announced bool          // the client knows that the filters were granted
 	cancel    context.CancelFunc
 	slot      bool // holds one of the stream's slots
+	narrowed  bool // by a refresh: filters may have become smaller ones meanwhile
+	// except, where it is not nil, names topics that the client has anyway.
+	except func(mqtt.Topic) bool
 }
 
 // maxJoins is how many joins a client may have at once, until it has read what
@@ -134,7 +137,7 @@ func (a *aside) conflate(may func(mqtt.Topic) bool) {
 func (s *Stream) joining(t mqtt.Topic) bool {
 	for _, j := range s.joins {
 		for _, f := range j.filters {
-			if f.Matches(t) {
+			if f.Matches(t) && (j.except == nil || !j.except(t)) {
 				return true
 			}
 		}
@@ -231,13 +234,13 @@ func (s *Stream) complete(j *join, filters []mqtt.Filter, rounds []*hub.Snapshot
 	}
 	complete := true
 	for n, f := range filters {
-		if !s.effective.has(f) {
+		if !s.effective.has(f) && !j.narrowed {
 			rounds[n] = nil // unsubscribed meanwhile
 			continue
 		}
 		complete = complete && rounds[n] != nil && rounds[n].Complete
 	}
-	frames := s.fresh(rounds)
+	frames := s.permitted(s.wanted(j, s.fresh(rounds)))
 	s.queue.pushBatch(frames)
 	s.pushEventThen(wire.NewEvent("live", wire.Live{Filters: j.requested, Snapshot: len(frames), Complete: complete}),
 		func() { s.freeSlot(j) })

@@ -26,6 +26,7 @@ type Registry struct {
 	log     *slog.Logger
 	metrics *metrics
 	pump    *pump
+	current func(auth.Principal) (auth.Principal, error)
 
 	mu        sync.Mutex         // guards what follows; no other lock is taken under it
 	streams   map[*Stream]string // with the subject that it counts for, "" before Authenticate
@@ -42,6 +43,7 @@ func NewRegistry(h *hub.Hub, limits Limits, log *slog.Logger, reg prometheus.Reg
 		limits:    limits,
 		log:       log.With("room", "stream"),
 		pump:      newPump(),
+		current:   func(p auth.Principal) (auth.Principal, error) { return p, nil },
 		streams:   map[*Stream]string{},
 		ids:       map[string]*Stream{},
 		subjects:  map[string]int{},

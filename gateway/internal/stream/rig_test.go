@@ -139,7 +139,7 @@ func (b *bench) open(p auth.Principal) *stream.Stream {
 }
 
 func (b *bench) publish(topic, payload string) {
-	b.hub.Deliver(mqtt.Message{Topic: mqtt.Topic(topic), Payload: []byte(payload), QoS: 1})
+	b.hub.Deliver(mqtt.Message{Topic: mqtt.Topic(topic), Payload: []byte(payload), QoS: 1, Time: time.Now()})
 }
 
 // retain makes topic's retained value payload, as the broker would: the message

@@ -61,7 +61,12 @@ type Stream struct {
 	endsAt  time.Time // the token's end; zero: none
 	aside   aside
 
-	principal  auth.Principal
+	fence     uint64 // up to this message each is held against the grants; 0: none
+	principal auth.Principal
+	known     bool          // Authenticate was called
+	rights    uint64        // how often the principal has been replaced
+	lifted    []mqtt.Filter // rules that denied something until a refresh that is under way
+
 	subs       []*subscription
 	effective  counts        // narrowed filters
 	unread     int           // joins of the client's that it has not read to the end
@@ -123,6 +128,9 @@ func (s *Stream) Deliver(f *hub.Frame) {
 		return
 	}
 	s.last = f.Seq
+	if s.forbids(f.Topic, f.Seq) {
+		return
+	}
 	if len(s.joins) > 0 && s.joining(f.Topic) {
 		s.keepAside(f)
 		return

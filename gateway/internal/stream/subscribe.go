@@ -65,6 +65,7 @@ type subscription struct {
 	granted   []mqtt.Filter
 	mode      Mode
 	snapshot  bool
+	strict    bool
 	named     bool // the client names its filters in "live"
 	announced bool
 	before    *subscription // what it replaces, until it is announced
@@ -132,7 +133,7 @@ func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outc
 	j.announced = true
 	if o.Resumed {
 		wanted = nil
-		s.queue.pushBatch(s.withoutReplaced(replay))
+		s.queue.pushBatch(s.withoutReplaced(s.permitted(replay)))
 	}
 	if j.filters = wanted; len(wanted) > 0 {
 		s.release()
@@ -223,7 +224,7 @@ func (s *Stream) prepare(q Subscription) (o Outcome, j *join, before func(mqtt.T
 			r.Err = fault.New(fault.BadRequest, "a connection may hold %d filters", s.registry.limits.Filters)
 		} else if r.Granted, r.Err = s.narrow(one); r.Err == nil {
 			s.note(&subscription{
-				filter: one.Filter, granted: r.Granted, mode: one.Mode, snapshot: one.Snapshot, named: q.Named, before: again,
+				filter: one.Filter, granted: r.Granted, mode: one.Mode, snapshot: one.Snapshot, strict: one.Strict, named: q.Named, before: again,
 			})
 			j.filters = union(j.filters, r.Granted)
 		}

@@ -31,7 +31,7 @@ func TestUpgradeRefused(t *testing.T) {
 			t.Errorf("%s: %s", what, body)
 		}
 	}
-	for _, query := range []string{"?session=x", "?ticket=x"} {
+	for _, query := range []string{"?session=x"} {
 		_, answer, err := try(t, g, token, query)
 		refused(query, answer, err, 400, "not supported yet")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"flyscreen/auth"
 	"flyscreen/gateway/fault"
+	"flyscreen/gateway/internal/audit"
 	"flyscreen/gateway/internal/hub"
 	"flyscreen/gateway/internal/line"
 	"flyscreen/gateway/internal/publish"
@@ -45,6 +46,8 @@ type Options struct {
 	Address func(*http.Request) string
 	// Hub tells positions to resume from.
 	Hub *hub.Hub
+	// Audit takes what is decided about streams; it may be nil.
+	Audit *audit.Log
 	// Go runs a goroutine that the gateway waits for when it stops.
 	Go func(func())
 }
@@ -113,8 +116,12 @@ func (d *Door) identify(r *http.Request) (p auth.Principal, known bool, err erro
 	if err != nil {
 		return auth.Principal{}, false, err
 	}
-	p, err = d.options.Auth.Request(r)
-	presented := r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != ""
+	ticket := r.URL.Query().Has("ticket")
+	if given && ticket { // before the ticket is used up
+		return auth.Principal{}, false, fault.New(fault.Unauthenticated, "more than one credential was sent")
+	}
+	p, err = d.options.Auth.Stream(r)
+	presented := ticket || r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != ""
 	none := p.Anonymous || fault.Is(err, fault.Unauthenticated) && !presented
 	switch {
 	case given && none:
@@ -157,8 +164,9 @@ func (c *session) parse(r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q.All("access_token") // package auth has judged it
-	if err := q.NotYet("ticket", "session"); err != nil {
+	q.All("access_token") // package auth has judged both
+	q.All("ticket")
+	if err := q.NotYet("session"); err != nil {
 		return err
 	}
 	since, given, err := q.One("since")

@@ -54,7 +54,9 @@ func (c *session) handle(ctx context.Context, kind websocket.MessageType, data [
 		err = c.unsubscribe(head.ID, data)
 	case "publish":
 		return c.publish(ctx, head.ID, data)
-	case "auth", "ack":
+	case "auth":
+		err = c.refresh(ctx, head.ID, data)
+	case "ack":
 		err = wire.NotYet("the frame type \"" + head.Type + "\"")
 	default:
 		err = fault.New(fault.BadRequest, "the frame type is not known")
@@ -186,7 +188,8 @@ func (c *session) subscribe(ctx context.Context, id *wire.Number, data []byte) e
 		return nil
 	}
 	ask := stream.Subscription{Requests: requests, Since: since, Named: true}
-	_, err = c.stream.Load().Subscribe(ctx, ask, answer)
+	o, err := c.stream.Load().Subscribe(ctx, ask, answer)
+	c.audit(ctx, o)
 	return err
 }
 
@@ -217,25 +220,21 @@ type publishFrame struct {
 	Type string       `json:"type"`
 	ID   *wire.Number `json:"id"`
 	wire.Publish
-	IdempotencyKey json.RawMessage `json:"idempotency_key"`
 }
 
 func (c *session) publish(ctx context.Context, id *wire.Number, data []byte) (done bool) {
 	var f publishFrame
 	err := wire.Decode(data, &f)
-	if err == nil && f.IdempotencyKey != nil {
-		err = wire.NotYet(`"idempotency_key"`)
-	}
 	if err != nil {
 		return c.complain(id, err)
 	}
 	client := publish.Client{Principal: c.stream.Load().Principal(), Address: c.address}
-	delivery, err := c.door.options.Publish.PublishWire(ctx, client, &f.Publish)
+	delivery, replayed, err := c.door.options.Publish.PublishWireOnce(ctx, client, &f.Publish)
 	if err != nil {
 		// A refused message is an answer, not a breach of the protocol.
 		c.stream.Load().Send(wire.NewEvent("error", wire.Refusal{ID: id, Problem: wire.ProblemFrom(err)}))
 		return false
 	}
-	c.stream.Load().Send(wire.NewEvent("puback", wire.Puback{ID: id, Delivery: delivery}))
+	c.stream.Load().Send(wire.NewEvent("puback", wire.Puback{ID: id, Delivery: delivery, Replayed: replayed}))
 	return false
 }

@@ -57,10 +57,14 @@ func TestPublish(t *testing.T) {
 			}
 		}
 	}
-	c.send(`{"type":"publish","topic":"p/1","text":"x","idempotency_key":"k"}`)
-	if f := c.wantError("idempotency_key", "bad-request"); !strings.Contains(f.Problem.Detail, "not supported yet") {
-		t.Errorf("got %s", f.Raw)
+	for n, want := range []bool{false, true, true} { // the first publishes, the others repeat its answer
+		c.send(`{"type":"publish","topic":"p/1","text":"x","idempotency_key":"k"}`)
+		if f := c.want("puback"); strings.Contains(f.Raw, `"replayed":true`) != want {
+			t.Errorf("answer %d to the same key: %s", n, f.Raw)
+		}
 	}
+	c.send(`{"type":"publish","topic":"p/1","text":"y","idempotency_key":"k"}`)
+	c.wantError("another message with the same key", "idempotency-mismatch")
 	c.send(`{"type":"publish","topic":"p/1","text":"x"}`)
 	if f := c.want("puback"); f.ID != nil {
 		t.Errorf("got %s", f.Raw)
@@ -140,7 +144,7 @@ func TestWrongFrames(t *testing.T) {
 	c := open(t, g, gatewaytest.All(t), "")
 	for _, frame := range []string{
 		`{"type":"connect","id":1,"session":"x"}`, `{"type":"connect","id":1,"will":{"topic":"a"}}`,
-		`{"type":"auth","id":1,"token":"x"}`, `{"type":"ack","id":1,"cursor":"x"}`,
+		`{"type":"ack","id":1,"cursor":"x"}`,
 	} {
 		c.send(frame)
 		if f := c.wantError(frame, "bad-request"); !strings.Contains(f.Problem.Detail, "not supported yet") || string(f.ID) != "1" {
