@@ -176,6 +176,7 @@ func (g *Gateway) build() error {
 		Link:             func(up bool) { g.hub.Link(up) },
 		Missed:           func(t mqtt.Topic) { g.hub.Missed(t) },
 		PublishLink:      g.publishLink,
+		Control:          g.heed,
 	})
 	if err != nil {
 		return err
@@ -229,6 +230,7 @@ func (g *Gateway) build() error {
 		Timeout:       limits.PublishTimeout,
 		Ready:         g.complaints,
 		Ticket:        g.auth.IssueTicket,
+		Revoke:        g.revoke,
 		Audit:         g.audit,
 		Outbox:        g.outbox,
 		Upstream:      g.upstreamState,

@@ -123,12 +123,12 @@ func TestRefreshOverHTTP(t *testing.T) {
 		"a bad token":     {"x", http.StatusUnauthorized},
 		"another subject": {gatewaytest.Token(t, auth.Claims{Subject: "other", Sub: []string{"#"}}), http.StatusNotFound},
 	} {
-		if answer, body := g.Do(t, row.token, http.MethodPut, path, ""); answer.StatusCode != row.status { //nolint:bodyclose // Do has read it
+		if answer, body := g.Do(t, row.token, http.MethodPut, path, ""); answer.StatusCode != row.status {
 			t.Errorf("%s: %s %s", what, answer.Status, body)
 		}
 	}
 	token := gatewaytest.Token(t, auth.Claims{Sub: []string{"b/#"}})
-	answer, body := g.Do(t, token, http.MethodPut, path, "") //nolint:bodyclose // Do has read it
+	answer, body := g.Do(t, token, http.MethodPut, path, "")
 	if answer.StatusCode != http.StatusOK || !strings.Contains(body, `"granted":["b/#"]`) || !strings.Contains(body, `"expires":"2`) {
 		t.Fatalf("%s %s", answer.Status, body)
 	}
@@ -137,7 +137,7 @@ func TestRefreshOverHTTP(t *testing.T) {
 	if m := s.Until("message"); m[len(m)-1].Topic != "b/c" {
 		t.Errorf("after the refresh came %+v", m)
 	}
-	if answer, body := g.Do(t, gatewaytest.Token(t, auth.Claims{Pub: []string{"c"}}), http.MethodPut, path, ""); answer.StatusCode != http.StatusForbidden { //nolint:bodyclose // Do has read it
+	if answer, body := g.Do(t, gatewaytest.Token(t, auth.Claims{Pub: []string{"c"}}), http.MethodPut, path, ""); answer.StatusCode != http.StatusForbidden {
 		t.Errorf("grants that leave nothing: %s %s", answer.Status, body)
 	}
 	if end := s.Until("end"); end[len(end)-1].Code != 4403 {
@@ -215,7 +215,7 @@ func TestWithdrawnCredentialsEndStreams(t *testing.T) {
 	write(goneLine, staysLine)
 	g := gatewaytest.Start(t, "auth.api_keys_file="+file)
 	open := func(key string) *socket {
-		conn, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(g.URL(), "http")+"/v1/ws", &websocket.DialOptions{ //nolint:bodyclose // an upgrade has none
+		conn, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(g.URL(), "http")+"/v1/ws", &websocket.DialOptions{
 			Subprotocols: []string{"flyscreen.v1"}, HTTPHeader: http.Header{"X-Api-Key": {key}},
 		})
 		if err != nil {

@@ -28,6 +28,7 @@ func (g *Gateway) router() *echo.Echo {
 	e.POST("/v1/messages", g.as(g.api.Batch))
 	e.POST("/v1/authz/explain", g.as(g.api.Explain))
 	e.POST("/v1/tickets", g.as(g.api.Ticket))
+	e.POST("/v1/revocations", g.as(g.api.Revoke))
 
 	e.GET("/v1/stream", g.asFrom(g.auth.Stream, func(c echo.Context, p auth.Principal) error {
 		return g.sse.Serve(c.Response(), c.Request(), p)

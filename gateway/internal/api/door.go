@@ -44,7 +44,9 @@ type Options struct {
 	Timeout       time.Duration // to read retained messages
 	Ready         func() []error
 	// Ticket makes a ticket that stands for a principal.
-	Ticket   func(auth.Principal) (string, error)
+	Ticket func(auth.Principal) (string, error)
+	// Revoke takes a revocation in, here and at all gateways of the broker.
+	Revoke   func(context.Context, auth.Revocation) error
 	Audit    *audit.Log                // may be nil
 	Outbox   *outbox.Outbox            // nil when it is off
 	Upstream func() wire.UpstreamState // the state of the connections to the broker

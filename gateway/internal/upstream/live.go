@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -166,6 +167,10 @@ func (g *leg) handle(s *session, m paho.Message) {
 		g.take(s, arrival{nonce: string(m.Payload())})
 	case topic == l.u.probeTopic():
 		g.probed++
+	case strings.HasPrefix(topic, controlPrefix):
+		if l.u.o.Control != nil { // several copies do no harm
+			l.u.o.Control(strings.TrimPrefix(topic, controlPrefix), m.Payload())
+		}
 	case topic == tooLarge:
 		l.drop("too_large")
 		// Whether it was retained matters as below.

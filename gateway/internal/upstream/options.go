@@ -78,6 +78,10 @@ type Options struct {
 	// Missed tells, under Deliver's rules and in its order, that the live message
 	// on topic was larger than MaxPacket.
 	Missed func(topic mqtt.Topic)
+	// Control gets, under Deliver's rules, what gateways that share the broker tell
+	// each other (PublishControl), with what is retained each time the live connection
+	// comes, before Link; nil: nothing is asked for. name is the topic's last part.
+	Control func(name string, payload []byte)
 	// PublishLink says that a connection that publishes came or went, after all
 	// publishes of one that went have ended. survived says of one that came that the
 	// broker, which ended the one before, had been there all the time: something that

@@ -37,6 +37,11 @@ func (u *Upstream) probeTopic() string { return reserved + u.instance + "/probe/
 
 // prepare tests a fresh session of a leg, and the first leg's for copies.
 func (g *leg) prepare(ctx context.Context, s *session) error {
+	if g.n == 0 && g.l.u.o.Control != nil { // before the marker, so that what is retained comes before it
+		if err := g.l.u.subscribeControl(ctx, s); err != nil {
+			return err
+		}
+	}
 	if err := g.l.u.selfTest(ctx, s, roleLive, 1); err != nil {
 		return err
 	}
