@@ -41,8 +41,8 @@ func (f *follower) Deliver(m *hub.Frame) {
 	f.last[m.Topic] = body.Payload
 }
 
-func (f *follower) Missed()       { f.t.Error("told of a message that is missing") }
-func (f *follower) Upstream(bool) { f.t.Error("the link changed") }
+func (f *follower) Missed(mqtt.Topic) { f.t.Error("told of a message that is missing") }
+func (f *follower) Upstream(bool)     { f.t.Error("the link changed") }
 
 // The hub's widest filters, made before they are broken, at a broker that sends a copy
 // for each overlapping one: whoever joins and leaves whatever, nobody misses a
