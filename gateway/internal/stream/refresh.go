@@ -51,6 +51,13 @@ func (s *Stream) Refresh(ctx context.Context, p auth.Principal, answer func(gran
 	return s.renarrow(ctx, slot, answer)
 }
 
+// Over reports whether the stream has its end: nothing more is taken into it.
+func (s *Stream) Over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
 // prolong is Refresh for a principal that may do what the present one may.
 func (s *Stream) prolong(p auth.Principal, answer func([]mqtt.Filter) *wire.Event) (granted []mqtt.Filter, same bool) {
 	s.mu.Lock()

@@ -354,7 +354,8 @@ func (s *Stream) takeMarked(into []Item, now time.Time) (items []Item, end *wire
 	items = s.take(into, batch, now)
 	if len(items) > 0 && s.ended {
 		if last := items[len(items)-1].Event; last != nil && last.Name == EndEvent {
-			end = &s.end
+			told := s.end // a later reason may take the field
+			end = &told
 		}
 	}
 	return items, end

@@ -55,7 +55,9 @@ func (c *session) handle(ctx context.Context, kind websocket.MessageType, data [
 	case "publish":
 		return c.publish(ctx, head.ID, data)
 	case "auth":
-		err = c.refresh(ctx, head.ID, data)
+		if err = c.refresh(ctx, head.ID, data); c.stream.Load().Over() {
+			return true // nothing of the filters was left
+		}
 	case "ack":
 		err = wire.NotYet("the frame type \"" + head.Type + "\"")
 	default:
