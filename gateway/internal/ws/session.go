@@ -2,9 +2,10 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
-	"sync"
+	"net"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -27,13 +28,12 @@ var (
 
 // session is one connection.
 type session struct {
-	door     *Door
-	conn     *websocket.Conn
-	line     *line.Line
-	socket   *socket
-	address  string
-	stream   atomic.Pointer[stream.Stream] // set before run
-	farewell sync.WaitGroup                // the closing handshake
+	door    *Door
+	conn    *websocket.Conn
+	line    *line.Line
+	socket  *socket
+	address string
+	stream  atomic.Pointer[stream.Stream] // set before run
 
 	steps atomic.Int64 // odd while the reader handles a frame
 	heard atomic.Int64 // the last sign of life, in Unix nanoseconds
@@ -48,6 +48,7 @@ type session struct {
 	known      bool         // the stream has a principal
 	begun      bool         // connect has come, or a frame that needs it
 	complaints int
+	rest       io.Reader // of a message that is too large
 	authTimer  *time.Timer
 }
 
@@ -109,7 +110,6 @@ func (c *session) leave(err error) {
 	} else {
 		_ = c.conn.CloseNow()
 	}
-	c.farewell.Wait()
 	c.line.Wait()
 	c.door.log.Debug("connection ended", "err", err)
 }
@@ -122,7 +122,7 @@ func (c *session) readOne(s *stream.Stream) (over bool, err error) {
 	switch {
 	case errors.Is(err, errTooBig):
 		s.End(wire.CloseTooBig, "the frame is too large")
-		return true, c.linger(s, err)
+		return true, c.linger(ctx, err)
 	case err != nil:
 		return true, err
 	}
@@ -131,7 +131,7 @@ func (c *session) readOne(s *stream.Stream) (over bool, err error) {
 	done := c.handle(ctx, kind, data)
 	c.steps.Add(1)
 	if done {
-		return true, c.linger(s, nil)
+		return true, c.linger(ctx, nil)
 	}
 	return false, nil
 }
@@ -150,15 +150,24 @@ func (c *session) receive(ctx context.Context) (websocket.MessageType, []byte, e
 	}
 	data, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
 	if err == nil && len(data) > most {
-		err = errTooBig
+		c.rest, err = r, errTooBig
 	}
 	return kind, data, err
 }
 
-// linger waits until the client has been told the end.
-func (c *session) linger(s *stream.Stream, err error) error {
-	<-s.Gone()
-	c.farewell.Wait()
+// linger passes over what a client still sends that is being ended, until it has
+// closed the connection or its time is over.
+func (c *session) linger(ctx context.Context, cause error) error {
+	r, err := c.rest, error(nil)
+	for err == nil {
+		if r != nil {
+			_, _ = io.Copy(io.Discard, r) // the next call tells what went wrong
+		}
+		_, r, err = c.conn.Reader(ctx)
+	}
+	if cause != nil {
+		return cause
+	}
 	return err
 }
 
@@ -208,13 +217,20 @@ var errSilent = errors.New("the client does not answer a ping")
 
 func (c *session) ponged(context.Context, []byte) { c.heard.Store(time.Now().UnixNano()) }
 
-// Finish implements stream.Sink. The closing handshake waits for the client, a few
-// seconds at most.
+// closeWithin is how long a client has to answer a close frame.
+const closeWithin = 5 * time.Second
+
+// Finish implements stream.Sink. The closing handshake is the reader's: it goes on
+// until the client's close frame comes, for a few seconds at most. To call the
+// library for it would make two readers.
 func (c *session) Finish(end wire.End) {
-	c.farewell.Go(func() {
-		_ = c.conn.Close(websocket.StatusCode(end.Code), closeReason(end.Reason))
-		c.stream.Load().Lost()
-	})
+	reason := closeReason(end.Reason)
+	b := append(make([]byte, 0, 4+len(reason)), closeFrame, byte(2+len(reason))) //nolint:gosec // closeReason bounds it
+	b = append(binary.BigEndian.AppendUint16(b, uint16(end.Code)), reason...)    //nolint:gosec // four digits
+	if c.line.Control(b, true) != nil || c.socket.SetReadDeadline(time.Now().Add(closeWithin)) != nil {
+		c.line.Drop(net.ErrClosed)
+	}
+	c.stream.Load().Lost()
 }
 
 // closeReason cuts s to what a close frame can hold (RFC 6455 section 5.5).
