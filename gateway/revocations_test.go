@@ -21,7 +21,7 @@ func TestRevocationsReachAllGateways(t *testing.T) {
 	bob := gatewaytest.Token(t, auth.Claims{Subject: "bob", All: []string{"#"}})
 	body := fmt.Sprintf(`{"sub":"bob","until":%d}`, time.Now().Add(time.Hour).Unix())
 	post := func(token, body string) (int, string) {
-		answer, text := one.Do(t, token, http.MethodPost, "/v1/revocations", body, "Content-Type: application/json") //nolint:bodyclose // Do has read it
+		answer, text := one.Do(t, token, http.MethodPost, "/v1/revocations", body, "Content-Type: application/json")
 		return answer.StatusCode, text
 	}
 	for what, row := range map[string]struct {
@@ -54,17 +54,17 @@ func TestRevocationsReachAllGateways(t *testing.T) {
 	}
 	three := gatewaytest.Start(t, "upstream.url="+url) // as one that was restarted
 	for n, g := range []*gatewaytest.Gateway{one, two, three} {
-		if answer, text := g.Do(t, bob, http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusUnauthorized { //nolint:bodyclose // Do has read it
+		if answer, text := g.Do(t, bob, http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusUnauthorized {
 			t.Errorf("gateway %d: %s %s", n, answer.Status, text)
 		}
-		if answer, text := g.Do(t, gatewaytest.All(t), http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusOK { //nolint:bodyclose // Do has read it
+		if answer, text := g.Do(t, gatewaytest.All(t), http.MethodPost, "/v1/topics/a", "x"); answer.StatusCode != http.StatusOK {
 			t.Errorf("gateway %d, somebody else: %s %s", n, answer.Status, text)
 		}
 	}
 	if m := everything.Until("message"); m[len(m)-1].Topic != "a" {
 		t.Errorf("a stream got %+v", m)
 	}
-	if answer, text := one.Do(t, admin, http.MethodPost, "/v1/topics/flyscreen-barrier/control/revocations", "x"); answer.StatusCode != http.StatusBadRequest { //nolint:bodyclose // Do has read it
+	if answer, text := one.Do(t, admin, http.MethodPost, "/v1/topics/flyscreen-barrier/control/revocations", "x"); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("a publish to the control topic: %s %s", answer.Status, text)
 	}
 }
