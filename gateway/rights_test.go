@@ -144,7 +144,7 @@ func TestRefreshOverHTTP(t *testing.T) {
 		t.Errorf("%+v", end)
 	}
 	gatewaytest.Eventually(t, "the stream is gone", func() bool {
-		answer, _ := g.Do(t, token, http.MethodPut, path, "") //nolint:bodyclose // Do has read it
+		answer, _ := g.Do(t, token, http.MethodPut, path, "")
 		return answer.StatusCode == http.StatusNotFound
 	})
 	for _, line := range []string{`"action":"refresh"`, `"action":"subscribe"`} {
@@ -159,7 +159,7 @@ func TestTicketsOpenStreams(t *testing.T) {
 	token := gatewaytest.Token(t, auth.Claims{Sub: []string{"a"}})
 	ticket := func() string {
 		var got struct{ Ticket string }
-		_, body := g.Do(t, token, http.MethodPost, "/v1/tickets", "") //nolint:bodyclose // Do has read it
+		_, body := g.Do(t, token, http.MethodPost, "/v1/tickets", "")
 		if err := json.Unmarshal([]byte(body), &got); err != nil || got.Ticket == "" {
 			t.Fatalf("%s: %v", body, err)
 		}
@@ -184,7 +184,7 @@ func TestTicketsOpenStreams(t *testing.T) {
 		"where there are none":  {"/v1/topics?filter=a&ticket=" + unused, "", http.StatusUnauthorized},
 		"and a token elsewhere": {"/v1/topics?filter=a&ticket=" + unused, token, http.StatusBadRequest},
 	} {
-		if answer, body := g.Do(t, row.token, http.MethodGet, row.path, ""); answer.StatusCode != row.status { //nolint:bodyclose // Do has read it
+		if answer, body := g.Do(t, row.token, http.MethodGet, row.path, ""); answer.StatusCode != row.status {
 			t.Errorf("a ticket %s: %s %s", what, answer.Status, body)
 		}
 	}
