@@ -64,6 +64,9 @@ type Options struct {
 	// AllowTokenInQuery accepts the token as ?access_token= too. URLs end up in
 	// logs and histories; leave it off unless a client can do nothing else.
 	AllowTokenInQuery bool
+	// Cookie is the name of a cookie that may hold a token; "": none may. Whoever sets
+	// it makes it Secure, HttpOnly and SameSite.
+	Cookie string
 	// MaxTokenBytes bounds a token's length, default 8,192. A longer one is invalid.
 	MaxTokenBytes int
 	// MaxGrants bounds the grants in a token and in an API key, default 100. A token
@@ -99,6 +102,7 @@ type Authenticator struct {
 	fetcher       fetcher
 	anonymous     Grants
 	tokenInQuery  bool
+	cookie        string
 	maxTokenBytes int
 	maxGrants     int
 	leeway        time.Duration
@@ -156,6 +160,7 @@ func newAuthenticator(o Options) *Authenticator {
 	a := &Authenticator{
 		anonymous:     o.Anonymous.clone(),
 		tokenInQuery:  o.AllowTokenInQuery,
+		cookie:        o.Cookie,
 		maxTokenBytes: orDefault(o.MaxTokenBytes, DefaultMaxTokenBytes),
 		maxGrants:     orDefault(o.MaxGrants, DefaultMaxGrants),
 		leeway:        orDefault(o.Leeway, DefaultLeeway),

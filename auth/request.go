@@ -77,7 +77,8 @@ func (a *Authenticator) other(r *http.Request, c credential) (Principal, error) 
 	return p, nil
 }
 
-// credential is what a request brings: one of the three, or nothing.
+// credential is what a request brings: one of the three, or nothing. A cookie counts
+// only where there is nothing else.
 type credential struct {
 	token, apiKey, user, password string
 }
@@ -106,8 +107,10 @@ func (a *Authenticator) credential(r *http.Request) (c credential, err error) {
 		return credential{apiKey: keys[0]}, nil
 	case len(headers) > 0:
 		return parseAuthorization(headers[0])
+	case c.token == "":
+		c.token, err = a.cookieToken(r)
 	}
-	return c, nil
+	return c, err
 }
 
 func parseAuthorization(header string) (credential, error) {

@@ -126,6 +126,7 @@ func (g *Gateway) authOptions() auth.Options {
 		Passwords:         cfg.Auth.Passwords.Text,
 		ACL:               cfg.Auth.ACL.Text,
 		AllowTokenInQuery: cfg.Auth.AllowTokenInQuery,
+		Cookie:            cfg.Auth.Cookie,
 		MaxTokenBytes:     cfg.Limits.TokenBytes,
 		MaxGrants:         cfg.Limits.TokenGrants,
 		Leeway:            cfg.Limits.Leeway,

@@ -17,6 +17,9 @@ import (
 // router is every route and its middleware on one screen.
 func (g *Gateway) router() *echo.Echo {
 	e := g.newEcho()
+	if g.config.Auth.Cookie != "" {
+		e.Use(g.origins.cookies)
+	}
 	e.Use(g.origins.middleware)
 
 	e.POST("/v1/topics/*", g.as(g.api.Post))

@@ -80,6 +80,7 @@ type Auth struct {
 	Passwords         File // in the format of mosquitto_passwd
 	ACL               File // in the format of Mosquitto's acl_file
 	AllowTokenInQuery bool
+	Cookie            string // the name of one that may hold a token; "" for none
 }
 
 // File is a file whose content is read again when it changes; the zero value is

@@ -75,6 +75,7 @@ var keys = []key{
 	contents("auth.passwords_file", func(c *Config) *File { return &c.Auth.Passwords }),
 	contents("auth.acl_file", func(c *Config) *File { return &c.Auth.ACL }),
 	boolean("auth.allow_token_in_query", func(c *Config) *bool { return &c.Auth.AllowTokenInQuery }),
+	text("auth.cookie", func(c *Config) *string { return &c.Auth.Cookie }, optional(cookieName)),
 
 	boolean("outbox.enabled", func(c *Config) *bool { return &c.Outbox.Enabled }),
 	outboxBytes("outbox.max_bytes", 64*kib, 64*1024*mib),

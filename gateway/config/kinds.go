@@ -350,6 +350,16 @@ func optional(check rule) rule {
 	}
 }
 
+// cookieName checks a name as RFC 6265 section 4.1.1 has it: a token.
+func cookieName(s string) (string, error) {
+	for _, c := range s {
+		if c <= ' ' || c >= 0x7F || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c) {
+			return "", wrong("", "%q is no name for a cookie", s)
+		}
+	}
+	return s, nil
+}
+
 func oneOf(words ...string) rule {
 	return func(s string) (string, error) {
 		if slices.Contains(words, s) {

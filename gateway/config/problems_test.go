@@ -102,6 +102,7 @@ func TestProblems(t *testing.T) {
 		{"", "auth: {passwords_file: " + empty + ", acl_file: /}", "auth.acl_file", "is a directory", "auth: {passwords_file: " + empty + ", acl_file: " + empty + "}"},
 		{"", "auth: {acl_file: " + empty + "}", "auth.acl_file", "has no effect", "auth: {acl_file: ~}"},
 		{"auth: {api_keys_file: " + empty + "}\n", "http: {listen: ''}", "http.listen", "is not an address", "http: {listen: '0.0.0.0:8080'}"},
+		{"", "auth: {cookie: 'a b'}", "auth.cookie", "is no name for a cookie", "auth: {cookie: __Host-token}"},
 		{"", "auth: {allow_token_in_query: yes}", "auth.allow_token_in_query", "neither true nor false", "auth: {allow_token_in_query: true}"},
 
 		{"", "outbox: {enabled: maybe}", "outbox.enabled", "neither true nor false", "outbox: {enabled: false}"},
