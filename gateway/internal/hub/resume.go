@@ -33,6 +33,14 @@ func (h *Hub) Granted(filters []mqtt.Filter) bool {
 	return true
 }
 
+// Reconnected reports whether the broker's connection is another one than at
+// position mark.
+func (h *Hub) Reconnected(mark uint64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.linked > mark
+}
+
 // Position is a parsed cursor.
 type Position struct {
 	seq   uint64

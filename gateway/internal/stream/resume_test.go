@@ -241,3 +241,38 @@ func TestChangedIntervalHoldsAtOnce(t *testing.T) {
 		b.expect(s, `answer{} live{"snapshot":0,"complete":true} a=3`)
 	})
 }
+
+// A position of before the broker's connection was lost: nobody knows what came
+// meanwhile, so the gap is told and the state comes anew. Also when the connection is
+// lost while the stream comes back.
+func TestResumeOverAReconnect(t *testing.T) {
+	for name, during := range map[string]bool{"before": false, "while it comes back": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				keeper := b.open(reader("#")) // so that the filter is held
+				defer keeper.Close()
+				b.subscribe(keeper, "a/#")
+				time.Sleep(time.Second)
+				b.publish("a/1", "1")
+				position, err := b.hub.ParsePosition(b.hub.Cursor())
+				if err != nil {
+					t.Fatal(err)
+				}
+				lost := func() { b.hub.Link(false); b.hub.Link(true); b.retain("a/1", "5"); synctest.Wait() }
+				ask := stream.Subscription{Requests: []stream.Request{{Filter: "a/#", QoS: 1, Snapshot: true}}, Since: position}
+				s := b.open(reader("#"))
+				defer s.Close()
+				if !during {
+					lost()
+					b.ask(s, ask)
+					b.expect(s, `answer{} gap{"missed":null,"reason":"upstream"} a/1=5! live{"snapshot":1,"complete":true}`)
+					return
+				}
+				b.ask(s, ask)
+				b.expect(s, `resumed{} live{"snapshot":0,"complete":true}`)
+				lost()
+				b.expect(s, `upstream{"connected":false} upstream{"connected":true} gap{"missed":null,"reason":"upstream"} a/1=5! live{"snapshot":1,"complete":true}`)
+			})
+		})
+	}
+}

@@ -122,6 +122,9 @@ func (s *Stream) Subscribe(ctx context.Context, q Subscription, answer func(Outc
 		s.hub.Leave(s)
 		return o, errClosed
 	}
+	if o.Resumed && s.hub.Reconnected(mark) { // meanwhile: what is replayed has a hole behind it
+		o.Resumed, replay, gap = false, nil, wire.GapUpstream
+	}
 	o.Cursor = s.hub.CursorAt(s.begins(q, o, mark))
 	wanted := s.announce(q, o, j)
 	for _, e := range answer(o) {
