@@ -53,26 +53,7 @@ func (s *Stream) purge() {
 // remove takes out of the live messages, the snapshots and the replays that wait
 // those that out names, without a trace.
 func (q *queue) remove(out func(*hub.Frame) bool) {
-	kept, next := q.head, 0
-	for n := q.head; n < q.tail; n++ {
-		for next < len(q.controls) && q.controls[next].at <= n {
-			q.controls[next].at = kept
-			next++
-		}
-		slot := &q.ring[n&q.mask()]
-		f := *slot
-		*slot = nil
-		if out(f) {
-			q.bytes -= len(f.JSON)
-			continue
-		}
-		q.ring[kept&q.mask()] = f
-		kept++
-	}
-	for ; next < len(q.controls); next++ {
-		q.controls[next].at = min(q.controls[next].at, kept)
-	}
-	q.tail = kept
+	q.sift(out)
 	q.controls = slices.DeleteFunc(q.controls, func(c control) bool {
 		return c.batch != nil && !slices.ContainsFunc(c.batch, func(f *hub.Frame) bool { return !out(f) })
 	})

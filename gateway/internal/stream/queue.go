@@ -115,10 +115,7 @@ func (q *queue) pushFrame(f *hub.Frame) {
 // pushLatest keeps f as its topic's newest message and reports how many messages
 // were dropped for want of room.
 func (q *queue) pushLatest(f *hub.Frame, interval time.Duration, now time.Time) (dropped int) {
-	if q.newest == nil {
-		q.newest = &latest{maxTopics: maxLatestTopics, maxBytes: max(maxLatestBytes, q.maxBytes)}
-	}
-	if dropped = q.newest.push(f, interval, now); dropped > 0 {
+	if dropped = q.latest().push(f, interval, now); dropped > 0 {
 		q.pushGap(dropped)
 	}
 	return dropped
@@ -172,6 +169,22 @@ func (q *queue) dropOldest() {
 // conflate moves the waiting messages that may be replaced by newer ones of their
 // topic to newest, and reports how many were dropped on the way.
 func (q *queue) conflate(may func(*hub.Frame) bool, now time.Time) (dropped int) {
+	q.sift(func(f *hub.Frame) bool {
+		out := may(f)
+		if out {
+			dropped += q.latest().push(f, 0, now)
+		}
+		return out
+	})
+	if dropped > 0 {
+		q.pushGap(dropped)
+	}
+	return dropped
+}
+
+// sift takes those live messages out of the ring that out names; the controls keep
+// their places between the others.
+func (q *queue) sift(out func(*hub.Frame) bool) {
 	kept, next := q.head, 0
 	for n := q.head; n < q.tail; n++ {
 		for next < len(q.controls) && q.controls[next].at <= n {
@@ -181,9 +194,8 @@ func (q *queue) conflate(may func(*hub.Frame) bool, now time.Time) (dropped int)
 		slot := &q.ring[n&q.mask()]
 		f := *slot
 		*slot = nil
-		if may(f) {
+		if out(f) {
 			q.bytes -= len(f.JSON)
-			dropped += q.newestOf(f, now)
 			continue
 		}
 		q.ring[kept&q.mask()] = f
@@ -193,17 +205,14 @@ func (q *queue) conflate(may func(*hub.Frame) bool, now time.Time) (dropped int)
 		q.controls[next].at = min(q.controls[next].at, kept)
 	}
 	q.tail, q.late = kept, min(q.late, kept)
-	if dropped > 0 {
-		q.pushGap(dropped)
-	}
-	return dropped
 }
 
-func (q *queue) newestOf(f *hub.Frame, now time.Time) int {
+// latest is newest, made when it is needed.
+func (q *queue) latest() *latest {
 	if q.newest == nil {
 		q.newest = &latest{maxTopics: maxLatestTopics, maxBytes: max(maxLatestBytes, q.maxBytes)}
 	}
-	return q.newest.push(f, 0, now)
+	return q.newest
 }
 
 // budget bounds one take.
