@@ -118,6 +118,24 @@ func (d *Door) body(c echo.Context, most int, tooLarge error) ([]byte, error) {
 	return data, nil
 }
 
+// noOptions refuses every query parameter but the credential.
+func noOptions(c echo.Context) error {
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	return q.Unknown()
+}
+
+// document reads a body that is JSON, up to most bytes; what it is called in
+// refusals.
+func (d *Door) document(c echo.Context, what string, most int) ([]byte, error) {
+	if mediaType(c.Request()) != echo.MIMEApplicationJSON {
+		return nil, fault.New(fault.UnsupportedMedia, "%s is application/json", what)
+	}
+	return d.body(c, most, fault.New(fault.TooLarge, "%s has more than %d bytes", what, most))
+}
+
 // answer writes v as JSON, with a line's end for those who read it in a terminal.
 func answer(c echo.Context, status int, v any) error {
 	return c.Blob(status, echo.MIMEApplicationJSON, append(wire.AppendJSON(nil, v), '\n'))

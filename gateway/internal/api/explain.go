@@ -32,17 +32,10 @@ type verdict struct {
 // Explain answers what the caller's own credential may do, and which grants
 // decide.
 func (d *Door) Explain(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
-	if err := q.Unknown(); err != nil {
-		return err
-	}
-	if mediaType(c.Request()) != echo.MIMEApplicationJSON {
-		return fault.New(fault.UnsupportedMedia, "the question is application/json")
-	}
-	data, err := d.body(c, explainBytes, fault.New(fault.TooLarge, "the question has more than %d bytes", explainBytes))
+	data, err := d.document(c, "the question", explainBytes)
 	if err != nil {
 		return err
 	}

@@ -36,11 +36,7 @@ type result struct {
 // topic are published one after the other, in order. With an idempotency key a
 // repetition publishes what failed the first time, and only that.
 func (d *Door) Batch(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
-		return err
-	}
-	if err := q.Unknown(); err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
 	if err := noHeaders(c.Request()); err != nil {

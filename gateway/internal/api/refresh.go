@@ -18,11 +18,7 @@ import (
 // brought, with its end and its grants. After a failure the stream goes on with the
 // old one, unless the new grants leave nothing of its filters: then it has ended.
 func (d *Door) RefreshStream(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
-		return err
-	}
-	if err := q.Unknown(); err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
 	if _, err := d.body(c, 0, fault.New(fault.TooLarge, "the new token comes in the header; there is no body")); err != nil {

@@ -23,20 +23,13 @@ const maxRevocation = 16 << 10
 // Revoke takes back a token, all that a subject has, or all that a key signed, on
 // every gateway that shares the broker.
 func (d *Door) Revoke(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
-		return err
-	}
-	if err := q.Unknown(); err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
 	if !isAdmin(p) {
 		return fault.New(fault.NotAuthorized, "revoking needs a publish grant for %q, whose first level is not a wildcard", AdminTopic)
 	}
-	if mediaType(c.Request()) != echo.MIMEApplicationJSON {
-		return fault.New(fault.UnsupportedMedia, "the revocation is application/json")
-	}
-	body, err := d.body(c, maxRevocation, fault.New(fault.TooLarge, "the revocation has more than %d bytes", maxRevocation))
+	body, err := d.document(c, "the revocation", maxRevocation)
 	if err != nil {
 		return err
 	}

@@ -29,17 +29,10 @@ type streamChange struct {
 // adds goes by the stream's own token. It answers when the broker has; the
 // snapshot and its live event come on the stream, with the filters named.
 func (d *Door) PatchStream(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
-	if err := q.Unknown(); err != nil {
-		return err
-	}
-	if mediaType(c.Request()) != echo.MIMEApplicationJSON {
-		return fault.New(fault.UnsupportedMedia, "the change is application/json")
-	}
-	body, err := d.body(c, maxStreamBody, fault.New(fault.TooLarge, "the body has more than %d bytes", maxStreamBody))
+	body, err := d.document(c, "the change", maxStreamBody)
 	if err != nil {
 		return err
 	}

@@ -17,11 +17,7 @@ type ticket struct {
 // Ticket gives the caller a ticket that stands for its credential once, where a
 // browser cannot send one: in the URL of a stream.
 func (d *Door) Ticket(c echo.Context, p auth.Principal) error {
-	q, err := query(c)
-	if err != nil {
-		return err
-	}
-	if err := q.Unknown(); err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
 	text, err := d.options.Ticket(p)

@@ -138,11 +138,7 @@ func (d *Door) Get(c echo.Context, p auth.Principal) error {
 	if err != nil {
 		return fault.New(fault.InvalidTopic, "the topic %v", err)
 	}
-	q, err := query(c)
-	if err != nil {
-		return err
-	}
-	if err := q.Unknown(); err != nil {
+	if err := noOptions(c); err != nil {
 		return err
 	}
 	if err := noHeaders(c.Request()); err != nil {
