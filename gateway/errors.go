@@ -41,14 +41,24 @@ func (g *Gateway) answerError(err error, c echo.Context) {
 	if challenge := auth.Challenge(err); challenge != "" {
 		h.Set("WWW-Authenticate", challenge)
 	}
-	if f.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+	if wait := retryAfter(f, problem.Status); wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	if err := c.Blob(problem.Status, wire.ProblemType, append(wire.AppendJSON(nil, problem), '\n')); err != nil {
 		g.log.Debug("an answer broke off", "path", c.Path(), "err", err)
 	}
+}
+
+// retryAfter is when to try again; a failure that passes always says it, also when
+// nobody knows better than soon.
+func retryAfter(f *fault.Error, status int) time.Duration {
+	passes := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+	if passes && f.RetryAfter <= 0 {
+		return time.Second
+	}
+	return f.RetryAfter
 }
 
 // translate gives the errors of libraries a code.
